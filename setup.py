@@ -1,6 +1,6 @@
 """Map the root folders into the package: ``simulator/`` is imported as ``lauepilot.simulator``, and so on.
 
-pyproject.toml cannot compute package lists for mapped folders, so these ten lines do.
+pyproject.toml cannot compute package lists for mapped folders, so these ten lines do (docs/decisions/0002).
 """
 
 from setuptools import find_packages, setup
