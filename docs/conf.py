@@ -1,0 +1,50 @@
+"""How the documentation is built: pages in Markdown (MyST), the reference from the installed package's docstrings."""
+
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import lauepilot
+
+project = "lauepilot"
+author = "lauepilot developers"
+copyright = author
+release = version = installed_version("lauepilot")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# One page a module, read from where the package is installed: in the checkout the parts do not lie inside it.
+apidoc_modules = [
+    {
+        "path": str(Path(lauepilot.__file__).parent),
+        "destination": "reference/api",
+        "separate_modules": True,
+        "module_first": True,
+        "automodule_options": {"members", "show-inheritance"},
+    }
+]
+# A name is documented where it is written, not again where __init__ hands it on.
+autodoc_default_options = {"ignore-module-all": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+# In numpydoc single backquotes may hold any name, also a parameter's, to which there is nothing to link.
+default_role = "code"
+suppress_warnings = ["ref.python"]  # "more than one target": two classes may have an attribute of one name
+
+# Every `>>>` in docstrings and pages is run.
+doctest_test_doctest_blocks = "default"
+doctest_global_setup = "import numpy as np"
+
+html_theme = "furo"
+html_title = f"lauepilot {release}"
