@@ -131,9 +131,9 @@ def test_tube_goes_with_current_and_inverse_square_of_distance() -> None:
 
 
 def test_tube_answers_in_time_and_remembers() -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # processor time: a busy machine must not fail the test
     first = s.tungsten_tube(37.0, LAB, 1.0, 300.0)
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0
     assert s.tungsten_tube(37.0, dict(reversed(LAB.items())), 1.0, 300.0) is first
 
 
