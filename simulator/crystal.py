@@ -123,7 +123,7 @@ class Crystal:
             for m in range(len(elements)):
                 sums[start : start + 4096, m] = weighted[:, column == m].sum(axis=1)
         stol2 = (self.q_length(indices) / (4.0 * np.pi)) ** 2
-        form = np.stack([_form_factor(e, stol2, radiation) for e in elements], axis=1)
+        form = np.stack([form_factor(e, stol2, radiation) for e in elements], axis=1)
         return elements, sums, form
 
     def structure_factors(
@@ -157,7 +157,8 @@ def dispersion(element: str, energy_kev: float) -> complex:
     return complex(real, imaginary)
 
 
-def _form_factor(element: str, stol2: FloatArray, radiation: Radiation) -> FloatArray:
+def form_factor(element: str, stol2: FloatArray, radiation: Radiation) -> FloatArray:
+    """f0 (n,) at ``(sin(theta)/lambda)^2`` (n,): International Tables C in electrons, or a scattering length in fm (gemmi)."""
     entry = gemmi.Element(element)
     if radiation == "neutron":
         return np.full(len(stol2), float(entry.neutron92.calculate_sf(0.0)))
