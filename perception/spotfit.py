@@ -1,0 +1,258 @@
+"""Sub-pixel positions of spots: an elliptic Gaussian on a constant, by maximum likelihood for counted photons.
+
+The steps are Fisher's scoring with each pixel's variance taken from the model itself: for Poisson counts that is the
+maximum likelihood, and the inverse of the information matrix is the covariance (Cramer-Rao). Seven parameters are free
+(flux, position, three second moments, background), so that a width that is not known counts into the error.
+Pixels that are masked or saturated say nothing and are left out.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+#: Columns of the parameters: flux, col, row, moments (cc, rr, cr) in pixels squared, background; all in frame units.
+FLUX, COL, ROW, CC, RR, CR, LEVEL = range(7)
+
+_MAX_HALF = 14
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _invert(matrix: Floats, inverse: Floats, n: int) -> bool:
+    """Inverse of a symmetric positive definite matrix by Cholesky; False if it is none."""
+    lower = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            s = matrix[i, j]
+            for k in range(j):
+                s -= lower[i, k] * lower[j, k]
+            if i == j:
+                if not s > 1e-300:
+                    return False
+                lower[i, i] = np.sqrt(s)
+            else:
+                lower[i, j] = s / lower[j, j]
+    for c in range(n):
+        for i in range(n):
+            s = 1.0 if i == c else 0.0
+            for k in range(i):
+                s -= lower[i, k] * inverse[k, c]
+            inverse[i, c] = s / lower[i, i]
+        for i in range(n - 1, -1, -1):
+            s = inverse[i, c]
+            for k in range(i + 1, n):
+                s -= lower[k, i] * inverse[k, c]
+            inverse[i, c] = s / lower[i, i]
+    return True
+
+
+@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+def _others(parameters: Floats, fitted: NDArray[np.bool_], near: NDArray[np.int64], n: int, c: int, r: int) -> float:
+    """What the neighbouring spots put into a pixel."""
+    total = 0.0
+    for m in range(n):
+        o = near[m]
+        if fitted[o]:
+            p = parameters[o]
+            u, v = c - p[COL], r - p[ROW]
+            det = p[CC] * p[RR] - p[CR] * p[CR]
+            q = (p[RR] * u * u - 2.0 * p[CR] * u * v + p[CC] * v * v) / det
+            if q < 40.0:
+                total += p[FLUX] / (2.0 * np.pi * np.sqrt(det)) * np.exp(-0.5 * q)
+    return total
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def fit_spots(
+    residual: Image,
+    sigma: Image,
+    usable: NDArray[np.bool_],
+    peaks: Floats,
+    parameters: Floats,
+    covariance: Floats,
+    quality: Floats,
+    gain: float,
+    excess: float,
+    width2: float,
+    rounds: int,
+) -> None:
+    """Fit all spots; touching ones in turn, each on what the others leave.
+
+    Parameters
+    ----------
+    residual, sigma
+        (rows, cols) counts above background, and the standard deviation of a pixel without spots; frame units.
+    usable
+        (rows, cols) pixels that are neither masked nor saturated.
+    peaks
+        (n, 2) starting pixels (col, row).
+    parameters, covariance, quality
+        Filled in: (n, 7), (n, 3) as var col, var row, cov, and (n, 4) as sigma of the flux, chi2 per degree of freedom,
+        share of the spot's light on usable pixels, and 1 if the fit went well.
+    gain
+        Frame units per photon.
+    excess
+        Factor on the background's variance for noise that is correlated from pixel to pixel.
+    width2
+        Usual second moment of a spot, px^2: the start, and a weak prior.
+    rounds
+        How often touching spots are gone through.
+    """
+    n = len(peaks)
+    fitted = np.zeros(n, dtype=np.bool_)
+    near = np.empty(n, dtype=np.int64)
+    for turn in range(rounds):
+        for s in range(n):
+            n_near = 0
+            for o in range(n):
+                du, dv = peaks[o, 0] - peaks[s, 0], peaks[o, 1] - peaks[s, 1]
+                if o != s and du * du + dv * dv < 900.0:
+                    near[n_near] = o
+                    n_near += 1
+            if turn > 0 and n_near == 0:
+                continue
+            _fit_one(
+                residual, sigma, usable, peaks, parameters, covariance, quality, gain, excess, width2,
+                s, near, n_near, fitted,
+            )  # fmt: skip
+            fitted[s] = quality[s, 3] > 0.0
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _fit_one(
+    residual: Image,
+    sigma: Image,
+    usable: NDArray[np.bool_],
+    peaks: Floats,
+    parameters: Floats,
+    covariance: Floats,
+    quality: Floats,
+    gain: float,
+    excess: float,
+    width2: float,
+    s: int,
+    near: NDArray[np.int64],
+    n_near: int,
+    fitted: NDArray[np.bool_],
+) -> None:
+    height, width = residual.shape
+    p = parameters[s]
+    quality[s, 3] = 0.0
+    pc, pr = int(peaks[s, 0]), int(peaks[s, 1])
+    again = fitted[s]
+    if not again:
+        top = max(np.float64(residual[pr, pc]), 3.0 * np.float64(sigma[pr, pc]))
+        p[COL], p[ROW], p[CC], p[RR], p[CR], p[LEVEL] = pc, pr, width2, width2, 0.0, 0.0
+        p[FLUX] = top * 2.0 * np.pi * width2
+    information = np.empty((7, 7))
+    inverse = np.empty((7, 7))
+    score = np.empty(7)
+    gradient = np.empty(7)
+    background_prior = 0.25 * excess * np.float64(sigma[pr, pc]) ** 2 + 1e-12
+    chi2, used, light, seen = 0.0, 0.0, 0.0, 0.0
+    half = 5
+    settled = False
+    for step in range(40):
+        if step == 0 or step == 4 or step == 9:
+            # The window follows the width found so far.
+            big = 0.5 * (p[CC] + p[RR]) + np.sqrt(0.25 * (p[CC] - p[RR]) ** 2 + p[CR] ** 2)
+            half = min(_MAX_HALF, max(4, int(np.ceil(3.2 * np.sqrt(big))) + 2))
+            c_mid, r_mid = int(np.rint(p[COL])), int(np.rint(p[ROW]))
+        det = p[CC] * p[RR] - p[CR] * p[CR]
+        a, b, c2 = p[RR] / det, p[CC] / det, -p[CR] / det
+        norm = 1.0 / (2.0 * np.pi * np.sqrt(det))
+        information[:] = 0.0
+        score[:] = 0.0
+        chi2, used, light, seen = 0.0, 0.0, 0.0, 0.0
+        for r in range(r_mid - half, r_mid + half + 1):
+            for c in range(c_mid - half, c_mid + half + 1):
+                u, v = c - p[COL], r - p[ROW]
+                wu, wv = a * u + c2 * v, c2 * u + b * v
+                q = u * wu + v * wv
+                g = norm * np.exp(-0.5 * q) if q < 60.0 else 0.0
+                light += g
+                if r < 0 or c < 0 or r >= height or c >= width or not usable[r, c]:
+                    continue
+                other = 0.0
+                if n_near > 0:
+                    if not again and q > 2.0 * 2.0:
+                        # First round: leave pixels to the spot whose peak is nearer.
+                        mine = (c - pc) ** 2 + (r - pr) ** 2
+                        foreign = False
+                        for m in range(n_near):
+                            o = near[m]
+                            if not fitted[o] and (c - peaks[o, 0]) ** 2 + (r - peaks[o, 1]) ** 2 < mine:
+                                foreign = True
+                        if foreign:
+                            continue
+                    other = _others(parameters, fitted, near, n_near, c, r)
+                seen += g
+                signal = p[FLUX] * g
+                variance = excess * np.float64(sigma[r, c]) ** 2 + gain * max(signal + other + p[LEVEL], 0.0)
+                d = np.float64(residual[r, c]) - signal - other - p[LEVEL]
+                w = 1.0 / variance
+                if q < 9.0:
+                    chi2 += d * d * w
+                    used += 1.0
+                gradient[FLUX] = g
+                gradient[COL] = signal * wu
+                gradient[ROW] = signal * wv
+                gradient[CC] = 0.5 * signal * (wu * wu - a)
+                gradient[RR] = 0.5 * signal * (wv * wv - b)
+                gradient[CR] = signal * (wu * wv - c2)
+                gradient[LEVEL] = 1.0
+                for i in range(7):
+                    gi = gradient[i] * w
+                    score[i] += gi * d
+                    for j in range(i + 1):
+                        information[i, j] += gi * gradient[j]
+        # Weak priors: moments near the usual width (100 %), background near the estimate (half a pixel's noise).
+        for k in (CC, RR, CR):
+            target = 0.0 if k == CR else width2
+            information[k, k] += 1.0 / width2**2
+            score[k] += (target - p[k]) / width2**2
+        information[LEVEL, LEVEL] += 1.0 / background_prior
+        score[LEVEL] -= p[LEVEL] / background_prior
+        for i in range(7):
+            for j in range(i):
+                information[j, i] = information[i, j]
+        if not _invert(information, inverse, 7):
+            return
+        if settled and step > 9:
+            break
+        change = 0.0
+        delta = inverse @ score
+        # Long steps are cut, all of them together, so that the direction stays.
+        scale = 1.0
+        reach = 0.5 * np.sqrt(min(p[CC], p[RR])) + 0.3
+        for k in (COL, ROW):
+            scale = min(scale, reach / max(abs(delta[k]), 1e-12))
+        for k in (CC, RR, CR):
+            scale = min(scale, 0.5 * np.sqrt(p[CC] * p[RR]) / max(abs(delta[k]), 1e-12))
+        if delta[FLUX] < -0.7 * p[FLUX]:
+            scale = min(scale, 0.7 * p[FLUX] / -delta[FLUX])
+        for k in range(7):
+            p[k] += scale * delta[k]
+        for k in (COL, ROW):
+            change = max(change, abs(delta[k]) / np.sqrt(inverse[k, k]))
+        p[CC], p[RR] = max(p[CC], 0.1), max(p[RR], 0.1)
+        limit = 0.98 * np.sqrt(p[CC] * p[RR])
+        p[CR] = min(max(p[CR], -limit), limit)
+        if abs(p[COL] - pc) > 4.0 or abs(p[ROW] - pr) > 4.0 or not p[FLUX] > 0.0:
+            return
+        settled = change < 0.01 and scale == 1.0
+    # A misfit beyond chance (the real spot is no Gaussian) widens the errors.
+    freedom = max(used - 7.0, 1.0)
+    ratio = chi2 / freedom
+    inflate = ratio if ratio > 1.0 + 3.0 * np.sqrt(2.0 / freedom) else 1.0
+    covariance[s, 0] = inverse[COL, COL] * inflate
+    covariance[s, 1] = inverse[ROW, ROW] * inflate
+    covariance[s, 2] = inverse[COL, ROW] * inflate
+    quality[s, 0] = np.sqrt(inverse[FLUX, FLUX] * inflate)
+    quality[s, 1] = ratio
+    quality[s, 2] = seen / max(light, 1e-12)
+    quality[s, 3] = 1.0
