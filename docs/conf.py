@@ -1,7 +1,10 @@
 """How the documentation is built: pages in Markdown (MyST), the reference from the installed package's docstrings."""
 
+import re
 from importlib.metadata import version as installed_version
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 import lauepilot
 
@@ -18,7 +21,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "reference/api/modules.rst"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
@@ -42,9 +45,20 @@ napoleon_use_ivar = True
 default_role = "code"
 suppress_warnings = ["ref.python"]  # "more than one target": two classes may have an attribute of one name
 
-# Every `>>>` in docstrings and pages is run.
-doctest_test_doctest_blocks = "default"
+# Sphinx runs the examples of the pages; those of the docstrings need the names of their module, so pytest runs them.
+doctest_test_doctest_blocks = ""
 doctest_global_setup = "import numpy as np"
 
 html_theme = "furo"
 html_title = f"lauepilot {release}"
+
+
+def _keep_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Let ``|F|`` be an absolute value: reStructuredText would take it for a substitution. Literals stay as they are."""
+    for index, line in enumerate(lines):
+        pieces = re.split(r"(``.*?``)", line)
+        lines[index] = "".join(piece if piece.startswith("``") else piece.replace("|", r"\|") for piece in pieces)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _keep_bars)
