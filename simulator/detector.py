@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 
 #: Order of the geometry parameters in refinements and covariances; units mm, px, px, rad, rad.
-GEOMETRY_PARAMETERS = ("distance_mm", "centre_col_px", "centre_row_px", "tilt_col_rad", "tilt_row_rad")
+GEOMETRY_PARAMETERS = ("distance_mm", "centre_col_px", "centre_row_px", "tilt_x_rad", "tilt_y_rad")
 
 
 @dataclass(frozen=True)
@@ -198,16 +198,16 @@ class Detector:
         distance_mm: float = 0.0,
         centre_col_px: float = 0.0,
         centre_row_px: float = 0.0,
-        tilt_col_rad: float = 0.0,
-        tilt_row_rad: float = 0.0,
+        tilt_x_rad: float = 0.0,
+        tilt_y_rad: float = 0.0,
     ) -> Detector:
         """This detector with a changed pose; all arguments are additions, in the order of `GEOMETRY_PARAMETERS`.
 
-        The tilts turn the detector about its own ``e_col`` and ``e_row`` axes through the sample (one rotation vector).
-        A turn about the normal is left out: with the crystal it is a turn of the whole laboratory about the beam
-        for a detector square to the beam, and it defines the laboratory's azimuth otherwise.
+        The tilts turn the detector through the sample about the laboratory's x and y (one rotation vector). A turn about the
+        beam is left out: a pattern shows only the detector's azimuth relative to the crystal's, so that the detector
+        defines the azimuth of the laboratory.
         """
-        turn = rotation_matrix(self.rotation[:, 0] * tilt_col_rad + self.rotation[:, 1] * tilt_row_rad)
+        turn = rotation_matrix([tilt_x_rad, tilt_y_rad, 0.0])
         return replace(
             self,
             distance_mm=self.distance_mm + distance_mm,
