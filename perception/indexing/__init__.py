@@ -1,0 +1,1 @@
+"""Indexing: from a list of spots to an orientation, with a known cell and no starting guess."""

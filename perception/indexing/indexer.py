@@ -1,0 +1,349 @@
+"""The indexer: spots in, orientation with error bar and confidence out; no starting guess."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lauepilot.perception.indexing.catalogue import Catalogue
+from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refine
+from lauepilot.perception.indexing.score import full_score, polish, quick_score
+from lauepilot.perception.indexing.search import search
+from lauepilot.perception.observation import Belief, SpotList
+from lauepilot.simulator.conventions import BEAM, FloatArray, rotation_matrix
+from lauepilot.simulator.crystal import Crystal
+from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
+from lauepilot.simulator.instrument import Instrument
+from lauepilot.simulator.kernels import pack_detector
+from lauepilot.simulator.laue import RayTable
+from lauepilot.simulator.orientation import Orientation, misorientation
+
+#: Spots that take part in the search; all take part in the final score and the refinement.
+SEARCH_SPOTS = 90
+
+#: Log-likelihoods are not trusted as they stand: neighbouring errors of the model make odds too sharp.
+TEMPER = 0.5
+
+
+class IndexingError(ValueError):
+    """A list of spots that cannot be indexed at all: too few of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class IndexResult:
+    """What the indexer found.
+
+    Attributes
+    ----------
+    orientation
+        Laboratory orientation; None if nothing stands out from chance.
+    confidence
+        Probability of being right, 0..1: odds against the best other orientation and against chance.
+    score
+        Log-likelihood ratio to "all spots are false".
+    n_expected
+        Visible spots expected at this orientation.
+    refinement
+        The fit, with matches, residuals and refined pose; None without orientation.
+    alternatives
+        Other orientations that fit about as well (odds above 1 : 20).
+    """
+
+    orientation: Orientation | None
+    confidence: float
+    score: float
+    n_expected: int
+    refinement: Refinement | None
+    alternatives: tuple[Orientation, ...] = ()
+
+    @property
+    def n_indexed(self) -> int:
+        """Spots explained."""
+        return 0 if self.refinement is None else len(self.refinement.spot)
+
+    def belief(self) -> Belief:
+        """For an `Observation`."""
+        residual = float("nan") if self.refinement is None else self.refinement.mean_residual_px
+        return Belief(
+            self.orientation, self.confidence, self.n_indexed, self.n_expected, residual, self.alternatives
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Sphere:
+    """Spots as plane normals, with tolerance (rad) and local density of the list (1/sr)."""
+
+    normals: FloatArray
+    sines: FloatArray
+    sigma: FloatArray
+    density: FloatArray
+    log_counts: FloatArray
+
+    def take(self, index: NDArray[np.intp] | slice) -> _Sphere:
+        return _Sphere(*(np.ascontiguousarray(getattr(self, f)[index]) for f in self.__dataclass_fields__))
+
+
+class Indexer:
+    """Indexes frames of one crystal on one instrument.
+
+    Parameters
+    ----------
+    crystal, instrument
+        What is looked for, and where. The detector's pose may be replaced frame by frame.
+    prior
+        How well the pose is known. With a prior that is not zero the pose is refined with the orientation.
+    """
+
+    def __init__(self, crystal: Crystal, instrument: Instrument, prior: GeometryPrior | None = None) -> None:
+        self.crystal = crystal
+        self.instrument = instrument
+        self.prior = GeometryPrior() if prior is None else prior
+        self.catalogue = Catalogue.build(RayTable.build(crystal, instrument))
+        self.table = self.catalogue.table
+
+    def index(
+        self,
+        spots: SpotList,
+        detector: Detector | None = None,
+        *,
+        prior: GeometryPrior | None = None,
+        cell_shape: bool = False,
+    ) -> IndexResult:
+        """Find the orientation that a list of spots shows.
+
+        Parameters
+        ----------
+        spots
+            Found spots, any order; brightness is used where it helps.
+        detector
+            The pose to believe; the instrument's own by default.
+        prior
+            Overrides the indexer's prior for this frame.
+        cell_shape
+            Lets the cell's shape be refined.
+
+        Raises
+        ------
+        IndexingError
+            If there are fewer than four spots.
+        """
+        where = self.instrument.detector if detector is None else detector
+        known = self.prior if prior is None else prior
+        if len(spots) < 4:
+            raise IndexingError(
+                f"{len(spots)} spots were found; an orientation needs at least 4. "
+                "Expose longer, or check beam, crystal and detector."
+            )
+        order = np.argsort(-spots.counts, kind="stable")
+        sorted_spots = spots.take(order)
+        coarse = on_sphere(sorted_spots, where, known)
+        candidates = self._search(coarse)
+        fits: list[tuple[float, int, float, Refinement]] = []
+        for u in candidates[:6]:
+            fits.append(self._fit(u, sorted_spots, where, known, coarse))
+        if not fits:
+            return IndexResult(None, 0.0, 0.0, 0, None)
+        fits.sort(key=lambda f: -f[0])
+        for _ in range(3):
+            rivals = self._impostors(fits[0], sorted_spots, known)
+            fits += rivals
+            fits.sort(key=lambda f: -f[0])
+            if not rivals or fits[0] not in rivals:
+                break
+        return self._conclude(fits, sorted_spots, order, where, known, cell_shape)
+
+    def _search(self, sphere: _Sphere) -> list[FloatArray]:
+        table, catalogue = self.table, self.catalogue
+        few = sphere.take(slice(0, SEARCH_SPOTS))
+        few = replace(few, density=few.density * len(few.sines) / len(sphere.sines))
+        found_u = np.zeros((12, 3, 3))
+        found_score = np.zeros(12)
+        search(
+            few.normals,
+            few.sines,
+            few.sigma,
+            few.density,
+            np.arange(min(len(few.sines), 40)),
+            table.direction,
+            table.rate,
+            table.sin_theta_min,
+            table.sin_theta_step,
+            catalogue.grid,
+            catalogue.pairs,
+            self._faint(len(few.sines)),
+            self._chance(few) + 10.0,
+            2,
+            self.crystal.symmetry,
+            found_u,
+            found_score,
+        )
+        ranking = np.argsort(-found_score)
+        return [found_u[k] for k in ranking if found_score[k] > max(4.0, 0.3 * found_score[ranking[0]])]
+
+    def _faint(self, n_spots: int) -> float:
+        """Rate below which rays are not expected among ``n_spots``: half as many again would be brighter."""
+        solid = solid_angle(self.instrument.detector)
+        brightness = np.sort(self.table.rate.mean(axis=1))[::-1]
+        rank = int(1.5 * n_spots * 4.0 * np.pi / solid)
+        return float(brightness[min(rank, len(brightness) - 1)])
+
+    def _chance(self, sphere: _Sphere) -> float:
+        """Log of the number of orientations that can be told apart: what the best of all wrong ones reaches."""
+        width = float(np.median(sphere.sigma)) / np.sqrt(max(len(sphere.sines) / 4.0, 1.0))
+        return float(np.log(8.0 * np.pi**2 / len(self.crystal.symmetry) / ((2.0 * np.pi) ** 1.5 * width**3)))
+
+    def _quick(self, u: FloatArray, s: _Sphere, give_up: float) -> float:
+        t = self.table
+        return float(
+            quick_score(
+                u, s.normals, s.sines, s.sigma, s.density, t.direction, t.rate, t.sin_theta_min, t.sin_theta_step,
+                self.catalogue.grid, self._faint(len(s.sines)), 0, give_up,
+            )
+        )  # fmt: skip
+
+    def _polish(self, u: FloatArray, s: _Sphere) -> FloatArray:
+        t = self.table
+        polished, _ = polish(
+            u, s.normals, s.sines, s.sigma, t.direction, t.rate, t.sin_theta_min, t.sin_theta_step,
+            self.catalogue.grid, self._faint(len(s.sines)), 4,
+        )  # fmt: skip
+        return np.asarray(polished)
+
+    def _score(self, u: FloatArray, s: _Sphere, detector: Detector) -> tuple[float, int, float]:
+        t = self.table
+        score, explained, visible = full_score(
+            u, s.normals, s.sines, s.sigma, s.density, s.log_counts, t.direction, np.ascontiguousarray(t.direction.T),
+            t.rate, t.sin_theta_min, t.sin_theta_step, self.catalogue.grid, pack_detector(detector),
+            -2.0 if t.polarisation is None else t.polarisation, 0.4,
+        )  # fmt: skip
+        return float(score), int(explained), float(visible)
+
+    def _fit(
+        self, u: FloatArray, spots: SpotList, detector: Detector, prior: GeometryPrior, coarse: _Sphere
+    ) -> tuple[float, int, float, Refinement]:
+        """Refine one candidate and score it with its own pose."""
+        px = np.deg2rad(1.0) * detector.distance_mm / max(detector.pixel_mm)
+        reach = 2.0 * 2.5 * float(np.median(coarse.sigma)) / np.deg2rad(1.0) * px
+        strongest = None if prior.known else max(len(spots) // 2, 30)
+        fit = refine(
+            self.table, u, detector, spots, prior=prior, tolerance_px=max(reach, 3.0), strongest=strongest
+        )
+        sphere = coarse if prior.known else on_sphere(spots, fit.detector, GeometryPrior(), extra_px=0.2)
+        return (*self._score(fit.u, sphere, fit.detector), fit)
+
+    def _impostors(
+        self, best: tuple[float, int, float, Refinement], spots: SpotList, prior: GeometryPrior
+    ) -> list[tuple[float, int, float, Refinement]]:
+        """Orientations related to the best by twin-like rotations that fit too."""
+        fit = best[3]
+        sphere = on_sphere(spots, fit.detector, GeometryPrior(), extra_px=0.0 if prior.known else 0.2)
+        level = self._quick(fit.u, sphere, -1e9)
+        out = []
+        for rotation in self.catalogue.impostors:
+            u = fit.u @ rotation
+            if self._quick(u, replace(sphere, sigma=2.0 * sphere.sigma), -8.0) < 0.25 * level:
+                continue
+            u = self._polish(u, sphere)
+            if self._quick(u, sphere, -1e9) < 0.3 * level:
+                continue
+            refined = refine(self.table, u, fit.detector, spots, tolerance_px=3.0, rounds=5)
+            out.append((*self._score(refined.u, sphere, fit.detector), refined))
+        return out
+
+    def _conclude(
+        self,
+        fits: list[tuple[float, int, float, Refinement]],
+        spots: SpotList,
+        order: NDArray[np.intp],
+        detector: Detector,
+        prior: GeometryPrior,
+        cell_shape: bool,
+    ) -> IndexResult:
+        best = fits[0]
+        fit = best[3]
+        if cell_shape:
+            fit = refine(self.table, fit.u, fit.detector, spots, prior=prior, cell_shape=True, tolerance_px=3.0)
+        sphere = on_sphere(spots, fit.detector, GeometryPrior(), extra_px=0.0 if prior.known else 0.2)
+        odds = np.exp(min(TEMPER * (self._chance(sphere) + 5.0 - best[0]), 50.0))
+        ties = []
+        for score, _, _, other in fits[1:]:
+            if misorientation(other.u, fit.u, self.crystal.symmetry) < np.deg2rad(0.3):
+                continue
+            against = np.exp(TEMPER * (score - best[0]))
+            odds += against
+            if against > 0.05:
+                ties.append(Orientation(other.u, self.crystal.b, other.covariance))
+        confidence = float(1.0 / (1.0 + odds))
+        if len(fit.spot) < 3 or not np.all(np.isfinite(fit.covariance)):
+            return IndexResult(None, 0.0, best[0], int(best[2]), None)
+        fit = replace(fit, spot=order[fit.spot])
+        b = (np.eye(3) + fit.strain) @ self.crystal.b
+        return IndexResult(
+            Orientation(fit.u, b, fit.covariance), confidence, best[0], int(round(best[2])), fit, tuple(ties)
+        )
+
+
+def on_sphere(spots: SpotList, detector: Detector, prior: GeometryPrior, extra_px: float = 0.0) -> _Sphere:
+    """Plane normals of spots with their tolerance, the pose's uncertainty included as far as no rotation takes it up."""
+    normals = pixel_normals(spots.pixels, detector)
+    step = 0.5
+    du = pixel_normals(spots.pixels + [step, 0.0], detector) - pixel_normals(spots.pixels - [step, 0.0], detector)
+    dv = pixel_normals(spots.pixels + [0.0, step], detector) - pixel_normals(spots.pixels - [0.0, step], detector)
+    area = np.linalg.norm(np.cross(du, dv), axis=1)
+    spread = np.sqrt(np.maximum(np.trace(spots.covariance_px2, axis1=1, axis2=2) / 2.0, 0.0025) + extra_px**2)
+    sigma2 = spread**2 * area
+    if not prior.known:
+        sigma2 = sigma2 + _pose_variance(spots, detector, prior, normals)
+    live = float(detector.shape[0] * detector.shape[1])
+    return _Sphere(
+        np.ascontiguousarray(normals),
+        np.ascontiguousarray(-normals[:, 2]),
+        np.sqrt(sigma2),
+        len(spots) / live / area,
+        np.log(np.maximum(spots.counts, 1.0)),
+    )
+
+
+def pixel_normals(pixels: FloatArray, detector: Detector) -> FloatArray:
+    """Unit normals (n, 3) of the planes that send the beam to pixels (n, 2): along ``k_out - k_in``."""
+    q = detector.pixels_to_rays(pixels) - BEAM
+    return np.asarray(q / np.linalg.norm(q, axis=-1, keepdims=True))
+
+
+def solid_angle(detector: Detector) -> float:
+    """Solid angle of the plane normals that a detector sees, in steradian, blind regions left out."""
+    rows = np.linspace(0, detector.shape[0] - 1, 61)
+    cols = np.linspace(0, detector.shape[1] - 1, 61)
+    grid = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2)
+    du = pixel_normals(grid + [0.5, 0.0], detector) - pixel_normals(grid - [0.5, 0.0], detector)
+    dv = pixel_normals(grid + [0.0, 0.5], detector) - pixel_normals(grid - [0.0, 0.5], detector)
+    area = np.linalg.norm(np.cross(du, dv), axis=1) * detector.sees(grid)
+    return float(area.mean() * detector.shape[0] * detector.shape[1])
+
+
+def _pose_variance(
+    spots: SpotList, detector: Detector, prior: GeometryPrior, normals: FloatArray
+) -> FloatArray:
+    """Variance (n,) of the normals per direction from the pose's uncertainty, beyond what one rotation absorbs."""
+    sigmas = prior.sigmas(detector)
+    cross = np.zeros((len(normals), 3, 3))
+    cross[:, 0, 1], cross[:, 0, 2] = normals[:, 2], -normals[:, 1]
+    cross[:, 1, 0], cross[:, 1, 2] = -normals[:, 2], normals[:, 0]
+    cross[:, 2, 0], cross[:, 2, 1] = normals[:, 1], -normals[:, 0]
+    design = cross.reshape(-1, 3)
+    variance = np.zeros(len(normals))
+    for name, sigma in zip(GEOMETRY_PARAMETERS, sigmas, strict=True):
+        if sigma == 0.0:
+            continue
+        shift = pixel_normals(spots.pixels, detector.moved(**{name: float(sigma)})) - normals
+        w, *_ = np.linalg.lstsq(design, shift.reshape(-1), rcond=None)
+        left = shift - (design @ w).reshape(-1, 3)
+        variance += 0.5 * (left**2).sum(axis=1)
+    return variance
+
+
+def turned_u(u: FloatArray, w: FloatArray) -> FloatArray:
+    """``exp(w) u`` for a rotation vector ``w`` (3,)."""
+    return np.asarray(rotation_matrix(w) @ u)
