@@ -12,7 +12,7 @@ from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refi
 from lauepilot.perception.indexing.score import full_score, polish, quick_score
 from lauepilot.perception.indexing.search import search
 from lauepilot.perception.observation import Belief, SpotList
-from lauepilot.simulator.conventions import BEAM, FloatArray, rotation_matrix
+from lauepilot.simulator.conventions import BEAM, FloatArray
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
 from lauepilot.simulator.instrument import Instrument
@@ -25,6 +25,10 @@ SEARCH_SPOTS = 90
 
 #: Log-likelihoods are not trusted as they stand: neighbouring errors of the model make odds too sharp.
 TEMPER = 0.5
+
+
+#: Left-over error of a refined pose, added to each spot's own while scoring.
+POSE_PX = 0.2
 
 
 class IndexingError(ValueError):
@@ -85,6 +89,16 @@ class _Sphere:
         return _Sphere(*(np.ascontiguousarray(getattr(self, f)[index]) for f in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """An orientation with the pose under which it was scored."""
+
+    score: float
+    visible: float
+    u: FloatArray
+    detector: Detector
+
+
 class Indexer:
     """Indexes frames of one crystal on one instrument.
 
@@ -102,6 +116,9 @@ class Indexer:
         self.prior = GeometryPrior() if prior is None else prior
         self.catalogue = Catalogue.build(RayTable.build(crystal, instrument))
         self.table = self.catalogue.table
+        self._brightness = np.sort(self.table.rate.mean(axis=1))[::-1]
+        self._solid_angle = solid_angle(instrument.detector)
+        self._direction_t = np.ascontiguousarray(self.table.direction.T)
 
     def index(
         self,
@@ -140,16 +157,14 @@ class Indexer:
         sorted_spots = spots.take(order)
         coarse = on_sphere(sorted_spots, where, known)
         candidates = self._search(coarse)
-        fits: list[tuple[float, int, float, Refinement]] = []
-        for u in candidates[:6]:
-            fits.append(self._fit(u, sorted_spots, where, known, coarse))
+        fits = [self._fit(u, sorted_spots, where, known, coarse) for u in candidates[:6]]
         if not fits:
             return IndexResult(None, 0.0, 0.0, 0, None)
-        fits.sort(key=lambda f: -f[0])
+        fits.sort(key=lambda f: -f.score)
         for _ in range(3):
             rivals = self._impostors(fits[0], sorted_spots, known)
             fits += rivals
-            fits.sort(key=lambda f: -f[0])
+            fits.sort(key=lambda f: -f.score)
             if not rivals or fits[0] not in rivals:
                 break
         return self._conclude(fits, sorted_spots, order, where, known, cell_shape)
@@ -184,10 +199,8 @@ class Indexer:
 
     def _faint(self, n_spots: int) -> float:
         """Rate below which rays are not expected among ``n_spots``: half as many again would be brighter."""
-        solid = solid_angle(self.instrument.detector)
-        brightness = np.sort(self.table.rate.mean(axis=1))[::-1]
-        rank = int(1.5 * n_spots * 4.0 * np.pi / solid)
-        return float(brightness[min(rank, len(brightness) - 1)])
+        rank = int(1.5 * n_spots * 4.0 * np.pi / self._solid_angle)
+        return float(self._brightness[min(rank, len(self._brightness) - 1)])
 
     def _chance(self, sphere: _Sphere) -> float:
         """Log of the number of orientations that can be told apart: what the best of all wrong ones reaches."""
@@ -211,50 +224,46 @@ class Indexer:
         )  # fmt: skip
         return np.asarray(polished)
 
-    def _score(self, u: FloatArray, s: _Sphere, detector: Detector) -> tuple[float, int, float]:
+    def _score(self, u: FloatArray, s: _Sphere, detector: Detector) -> _Candidate:
         t = self.table
-        score, explained, visible = full_score(
-            u, s.normals, s.sines, s.sigma, s.density, s.log_counts, t.direction, np.ascontiguousarray(t.direction.T),
-            t.rate, t.sin_theta_min, t.sin_theta_step, self.catalogue.grid, pack_detector(detector),
+        score, _, visible = full_score(
+            u, s.normals, s.sines, s.sigma, s.density, s.log_counts, t.direction, self._direction_t, t.rate,
+            t.sin_theta_min, t.sin_theta_step, self.catalogue.grid, pack_detector(detector),
             -2.0 if t.polarisation is None else t.polarisation, 0.4,
         )  # fmt: skip
-        return float(score), int(explained), float(visible)
+        return _Candidate(float(score), float(visible), u, detector)
 
     def _fit(
         self, u: FloatArray, spots: SpotList, detector: Detector, prior: GeometryPrior, coarse: _Sphere
-    ) -> tuple[float, int, float, Refinement]:
-        """Refine one candidate and score it with its own pose."""
-        px = np.deg2rad(1.0) * detector.distance_mm / max(detector.pixel_mm)
-        reach = 2.0 * 2.5 * float(np.median(coarse.sigma)) / np.deg2rad(1.0) * px
-        strongest = None if prior.known else max(len(spots) // 2, 30)
+    ) -> _Candidate:
+        """Refine one candidate, with a pose of its own if that is uncertain, and score it."""
+        if prior.known:
+            return self._score(self._polish(u, coarse), coarse, detector)
+        px_per_rad = 2.0 * detector.distance_mm / max(detector.pixel_mm)
+        reach = max(2.5 * float(np.median(coarse.sigma)) * px_per_rad, 3.0)
         fit = refine(
-            self.table, u, detector, spots, prior=prior, tolerance_px=max(reach, 3.0), strongest=strongest
+            self.table, u, detector, spots, prior=prior, tolerance_px=reach, strongest=max(len(spots) // 2, 30)
         )
-        sphere = coarse if prior.known else on_sphere(spots, fit.detector, GeometryPrior(), extra_px=0.2)
-        return (*self._score(fit.u, sphere, fit.detector), fit)
+        return self._score(fit.u, on_sphere(spots, fit.detector, GeometryPrior(), POSE_PX), fit.detector)
 
-    def _impostors(
-        self, best: tuple[float, int, float, Refinement], spots: SpotList, prior: GeometryPrior
-    ) -> list[tuple[float, int, float, Refinement]]:
+    def _impostors(self, best: _Candidate, spots: SpotList, prior: GeometryPrior) -> list[_Candidate]:
         """Orientations related to the best by twin-like rotations that fit too."""
-        fit = best[3]
-        sphere = on_sphere(spots, fit.detector, GeometryPrior(), extra_px=0.0 if prior.known else 0.2)
-        level = self._quick(fit.u, sphere, -1e9)
+        sphere = on_sphere(spots, best.detector, GeometryPrior(), 0.0 if prior.known else POSE_PX)
+        wide = replace(sphere, sigma=2.0 * sphere.sigma)
+        level = self._quick(best.u, sphere, -1e9)
         out = []
         for rotation in self.catalogue.impostors:
-            u = fit.u @ rotation
-            if self._quick(u, replace(sphere, sigma=2.0 * sphere.sigma), -8.0) < 0.25 * level:
+            u = best.u @ rotation
+            if self._quick(u, wide, -6.0) < 0.25 * level:
                 continue
             u = self._polish(u, sphere)
-            if self._quick(u, sphere, -1e9) < 0.3 * level:
-                continue
-            refined = refine(self.table, u, fit.detector, spots, tolerance_px=3.0, rounds=5)
-            out.append((*self._score(refined.u, sphere, fit.detector), refined))
+            if self._quick(u, sphere, -1e9) > 0.3 * level:
+                out.append(self._score(u, sphere, best.detector))
         return out
 
     def _conclude(
         self,
-        fits: list[tuple[float, int, float, Refinement]],
+        fits: list[_Candidate],
         spots: SpotList,
         order: NDArray[np.intp],
         detector: Detector,
@@ -262,26 +271,32 @@ class Indexer:
         cell_shape: bool,
     ) -> IndexResult:
         best = fits[0]
-        fit = best[3]
-        if cell_shape:
-            fit = refine(self.table, fit.u, fit.detector, spots, prior=prior, cell_shape=True, tolerance_px=3.0)
-        sphere = on_sphere(spots, fit.detector, GeometryPrior(), extra_px=0.0 if prior.known else 0.2)
-        odds = np.exp(min(TEMPER * (self._chance(sphere) + 5.0 - best[0]), 50.0))
+        sphere = on_sphere(spots, best.detector, GeometryPrior(), 0.0 if prior.known else POSE_PX)
+        odds = np.exp(min(TEMPER * (self._chance(sphere) + 5.0 - best.score), 50.0))
         ties = []
-        for score, _, _, other in fits[1:]:
-            if misorientation(other.u, fit.u, self.crystal.symmetry) < np.deg2rad(0.3):
+        for other in fits[1:]:
+            if misorientation(other.u, best.u, self.crystal.symmetry) < np.deg2rad(0.3):
                 continue
-            against = np.exp(TEMPER * (score - best[0]))
+            against = np.exp(TEMPER * (other.score - best.score))
             odds += against
             if against > 0.05:
-                ties.append(Orientation(other.u, self.crystal.b, other.covariance))
-        confidence = float(1.0 / (1.0 + odds))
+                fit = refine(self.table, other.u, detector, spots, prior=prior, tolerance_px=4.0)
+                ties.append(Orientation(fit.u, self.crystal.b, fit.covariance))
+        # The prior is centred on the pose that was believed, not on the candidate's: start there, at the candidate's match.
+        fit = refine(
+            self.table, best.u, detector, spots, start=best.detector, prior=prior, cell_shape=cell_shape, tolerance_px=4.0
+        )
         if len(fit.spot) < 3 or not np.all(np.isfinite(fit.covariance)):
-            return IndexResult(None, 0.0, best[0], int(best[2]), None)
+            return IndexResult(None, 0.0, best.score, round(best.visible), None)
         fit = replace(fit, spot=order[fit.spot])
         b = (np.eye(3) + fit.strain) @ self.crystal.b
         return IndexResult(
-            Orientation(fit.u, b, fit.covariance), confidence, best[0], int(round(best[2])), fit, tuple(ties)
+            Orientation(fit.u, b, fit.covariance),
+            float(1.0 / (1.0 + odds)),
+            best.score,
+            round(best.visible),
+            fit,
+            tuple(ties),
         )
 
 
@@ -342,8 +357,3 @@ def _pose_variance(
         left = shift - (design @ w).reshape(-1, 3)
         variance += 0.5 * (left**2).sum(axis=1)
     return variance
-
-
-def turned_u(u: FloatArray, w: FloatArray) -> FloatArray:
-    """``exp(w) u`` for a rotation vector ``w`` (3,)."""
-    return np.asarray(rotation_matrix(w) @ u)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from lauepilot.perception.observation import SpotList
-from lauepilot.simulator.conventions import FloatArray, rotation_matrix
+from lauepilot.simulator.conventions import FloatArray, rotation_matrix, rotation_vector
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
 from lauepilot.simulator.laue import RayTable
 
@@ -121,6 +121,7 @@ def refine(
     detector: Detector,
     spots: SpotList,
     *,
+    start: Detector | None = None,
     prior: GeometryPrior | None = None,
     cell_shape: bool = False,
     tolerance_px: float = 5.0,
@@ -136,9 +137,11 @@ def refine(
     u
         (3, 3) starting laboratory orientation.
     detector
-        Starting pose, and mean of the prior.
+        Mean of the prior, and starting pose unless ``start`` is given.
     spots
         Found spots.
+    start
+        Starting pose: ``detector`` moved by `Detector.moved`, as an earlier refinement left it.
     prior
         Lets the pose move, within these standard deviations; None holds it.
     cell_shape
@@ -161,6 +164,8 @@ def refine(
         prior_sigma[8:] = 0.02
     index = np.flatnonzero(free)
     p = np.zeros(13)
+    if start is not None and start is not detector:
+        p[3:8] = pose_difference(detector, start)
     u_now = np.array(u, dtype=float)
     tolerance = tolerance_px
     weight_sigma = np.sqrt(np.maximum(np.trace(spots.covariance_px2, axis1=1, axis2=2) / 2.0, 1e-4))
@@ -222,6 +227,20 @@ def _moved(detector: Detector, p: FloatArray) -> Detector:
     if not p[3:8].any():
         return detector
     return detector.moved(**dict(zip(GEOMETRY_PARAMETERS, (float(x) for x in p[3:8]), strict=True)))
+
+
+def pose_difference(detector: Detector, moved: Detector) -> FloatArray:
+    """The additions (5,) with which ``detector.moved`` gives ``moved``, in the order of `GEOMETRY_PARAMETERS`."""
+    turn = rotation_vector(moved.rotation @ detector.rotation.T)
+    return np.array(
+        [
+            moved.distance_mm - detector.distance_mm,
+            moved.centre_px[0] - detector.centre_px[0],
+            moved.centre_px[1] - detector.centre_px[1],
+            turn[0],
+            turn[1],
+        ]
+    )
 
 
 def _match(
