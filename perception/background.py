@@ -75,7 +75,9 @@ def estimate_background(
             f"Background: wanted a 2-D frame and a mask of its shape; counts {counts.shape}, mask {came} came. "
             "Use Detector.mask() of the detector with which the frame was taken."
         )
-    live = np.ones(counts.shape, dtype=np.bool_) if mask is None else np.ascontiguousarray(mask, dtype=np.bool_)
+    live = (
+        np.ones(counts.shape, dtype=np.bool_) if mask is None else np.ascontiguousarray(mask, dtype=np.bool_)
+    )
     block = block_px or int(np.clip(min(counts.shape) // 8, 16, 32))
     rows, cols = _edges(counts.shape[0], block), _edges(counts.shape[1], block)
     image = np.ascontiguousarray(counts, dtype=np.float32)

@@ -51,7 +51,9 @@ def _invert(matrix: Floats, inverse: Floats, n: int) -> bool:
 
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _others(parameters: Floats, fitted: NDArray[np.bool_], near: NDArray[np.int64], n: int, c: int, r: int) -> float:
+def _others(
+    parameters: Floats, fitted: NDArray[np.bool_], near: NDArray[np.int64], n: int, c: int, r: int
+) -> float:
     """What the neighbouring spots put into a pixel."""
     total = 0.0
     for m in range(n):
@@ -108,12 +110,15 @@ def fit_spots(
     for turn in range(rounds):
         for s in range(n):
             n_near = 0
+            touching = False
             for o in range(n):
                 du, dv = peaks[o, 0] - peaks[s, 0], peaks[o, 1] - peaks[s, 1]
                 if o != s and du * du + dv * dv < 900.0:
                     near[n_near] = o
                     n_near += 1
-            if turn > 0 and n_near == 0:
+                    touching |= du * du + dv * dv < 64.0
+            # Far neighbours matter little, close ones have to settle with each other.
+            if turn > 0 and (n_near == 0 or (turn > 1 and not touching)):
                 continue
             _fit_one(
                 residual, sigma, usable, peaks, parameters, covariance, quality, gain, excess, width2,
@@ -179,7 +184,7 @@ def _fit_one(
                     continue
                 other = 0.0
                 if n_near > 0:
-                    if not again and q > 2.0 * 2.0:
+                    if not again:
                         # First round: leave pixels to the spot whose peak is nearer.
                         mine = (c - pc) ** 2 + (r - pr) ** 2
                         foreign = False

@@ -84,7 +84,9 @@ def find_spots(
     peaks, excess = _candidates(residual, background.sigma, usable, frame.gain, threshold_sigma)
     if len(peaks) == 0:
         return _empty()
-    parameters, covariance, quality = _fit(residual, background.sigma, usable & ~saturated, peaks, frame.gain, excess)
+    parameters, covariance, quality = _fit(
+        residual, background.sigma, usable & ~saturated, peaks, frame.gain, excess
+    )
     keep = _believable(peaks, parameters, quality, sharp)
     index = np.flatnonzero(keep)
     index = index[np.argsort(-parameters[index, FLUX], kind="stable")][:max_spots]
@@ -158,7 +160,7 @@ def _fit(
     if np.count_nonzero(good) >= 3:
         area = parameters[first, CC] * parameters[first, RR] - parameters[first, CR] ** 2
         width2 = float(np.clip(np.sqrt(np.median(area[good])), 0.3, 9.0))
-    fit_spots(residual, sigma, usable, peaks, parameters, covariance, quality, gain, excess, width2, 3)
+    fit_spots(residual, sigma, usable, peaks, parameters, covariance, quality, gain, excess, width2, 12)
     return parameters, covariance, quality
 
 
@@ -170,7 +172,9 @@ def _believable(
     root = np.sqrt(0.25 * (parameters[:, CC] - parameters[:, RR]) ** 2 + parameters[:, CR] ** 2)
     major = np.sqrt(np.maximum(half + root, 0.0))
     minor = np.sqrt(np.maximum(half - root, 0.0))
-    near = np.max(np.abs(parameters[:, [COL, ROW]] - peaks), axis=1, initial=0.0) < np.maximum(2.0, 0.8 * major)
+    near = np.max(np.abs(parameters[:, [COL, ROW]] - peaks), axis=1, initial=0.0) < np.maximum(
+        2.0, 0.8 * major
+    )
     # Where most of the light falls on saturated or blind pixels the wings must settle the fit.
     seen = (quality[:, 2] > 0.25) | ((quality[:, 2] > 0.02) & (parameters[:, FLUX] > 8.0 * quality[:, 0]))
     keep = (quality[:, 3] > 0) & (parameters[:, FLUX] > 3.0 * quality[:, 0]) & seen & near
@@ -206,7 +210,10 @@ def _spot_list(
     for i, p in enumerate(parameters):
         reach_c, reach_r = 2.0 * math.sqrt(p[CC]) + 0.5, 2.0 * math.sqrt(p[RR]) + 0.5
         top, left = max(0, math.floor(p[ROW] - reach_r)), max(0, math.floor(p[COL] - reach_c))
-        bottom, right = min(height, math.ceil(p[ROW] + reach_r) + 1), min(width, math.ceil(p[COL] + reach_c) + 1)
+        bottom, right = (
+            min(height, math.ceil(p[ROW] + reach_r) + 1),
+            min(width, math.ceil(p[COL] + reach_c) + 1),
+        )
         flags[i] = bool(saturated[top:bottom, left:right].any())
     return SpotList(
         pixels=parameters[:, [COL, ROW]].copy(),
@@ -344,7 +351,8 @@ def _prominent(
             steps = 2 * max(abs(du), abs(dv))
             for k in range(1, steps):
                 valley = min(
-                    valley, np.float64(score[r + int(np.rint(dv * k / steps)), c + int(np.rint(du * k / steps))])
+                    valley,
+                    np.float64(score[r + int(np.rint(dv * k / steps)), c + int(np.rint(du * k / steps))]),
                 )
             if own - max(valley, 0.0) < 3.5 * spread + 0.003 * np.float64(score[rows[o], cols[o]]):
                 keep[s] = False
