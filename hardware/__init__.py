@@ -1,1 +1,1 @@
-
+"""Ophyd devices on the Twin, the Bluesky plan that aligns a crystal, and its records."""

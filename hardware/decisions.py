@@ -1,0 +1,90 @@
+"""The stream ``decisions``: what was decided, why, and what was believed, one event for each step."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from ophyd import Component, Device, Kind
+
+from lauepilot.hardware.devices import Value
+from lauepilot.perception.observation import Declare, Expose, Move, Observation
+from lauepilot.simulator.orientation import Orientation
+
+_UNKNOWN = np.full((3, 3), np.nan)
+
+
+class DecisionLog(Device):  # type: ignore[misc]
+    """A soft device that holds one step; the plan fills and reads it.
+
+    Numbers that a step does not have are NaN. ``orientation`` is ``Z U`` (3, 3) in the laboratory at the axes of the
+    last frame, or the declared one; ``covariance_rad2`` its covariance (rotation vector, radians squared).
+    """
+
+    step = Component(Value, value=0, kind=Kind.hinted)
+    decision = Component(Value, value="", kind=Kind.hinted)
+    reason = Component(Value, value="", kind=Kind.normal)
+    verdict = Component(Value, value="", kind=Kind.normal)
+    wanted = Component(Value, value=np.empty(0), kind=Kind.normal)
+    seconds = Component(Value, value=np.nan, unit="s", kind=Kind.normal)
+    confidence = Component(Value, value=np.nan, kind=Kind.hinted)
+    n_spots = Component(Value, value=0, kind=Kind.normal)
+    n_indexed = Component(Value, value=0, kind=Kind.normal)
+    n_expected = Component(Value, value=0, kind=Kind.normal)
+    residual_px = Component(Value, value=np.nan, unit="px", kind=Kind.normal)
+    orientation = Component(Value, value=_UNKNOWN, kind=Kind.normal)
+    covariance_rad2 = Component(Value, value=_UNKNOWN, unit="rad^2", kind=Kind.normal)
+    elapsed_s = Component(Value, value=0.0, unit="s", kind=Kind.normal)
+    used_dose_s = Component(Value, value=0.0, unit="s", kind=Kind.normal)
+
+    def fill(self, step: int, decision: object, observation: Observation, verdict: str) -> None:
+        """Take in one step.
+
+        Parameters
+        ----------
+        step
+            Its number, from 1.
+        decision, observation
+            What was decided, on what.
+        verdict
+            ``allowed``, or why it was refused.
+        """
+        belief = observation.belief
+        known: Orientation | None = belief.orientation if belief is not None else None
+        if isinstance(decision, Declare):
+            known = decision.orientation
+        names = observation.goniometer.names
+        wanted = decision.axes if isinstance(decision, Move) else {}
+        values: dict[str, Any] = {
+            "step": step,
+            "decision": type(decision).__name__,
+            "reason": str(getattr(decision, "reason", "")),
+            "verdict": verdict,
+            "wanted": np.array([_number(wanted.get(name)) for name in names]),
+            "seconds": _number(decision.seconds) if isinstance(decision, Expose) else float("nan"),
+            "confidence": float("nan") if belief is None else float(belief.confidence),
+            "n_spots": 0 if observation.spots is None else len(observation.spots),
+            "n_indexed": 0 if belief is None else int(belief.n_indexed),
+            "n_expected": 0 if belief is None else int(belief.n_expected),
+            "residual_px": float("nan") if belief is None else float(belief.residual_px),
+            "orientation": _matrix(None if known is None else known.u),
+            "covariance_rad2": _matrix(None if known is None else known.covariance),
+            "elapsed_s": float(observation.clock_s),
+            "used_dose_s": float(observation.dose_s),
+        }
+        now = time.time()
+        for name, value in values.items():
+            getattr(self, name).put(value, timestamp=now)
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _matrix(value: object) -> Any:
+    array = np.full((3, 3), np.nan) if value is None else np.asarray(value, dtype=float)
+    return array if array.shape == (3, 3) else np.full((3, 3), np.nan)

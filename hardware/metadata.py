@@ -1,0 +1,85 @@
+"""What the start document says of a run, so that its frames can be understood without us."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from lauepilot.hardware.devices import Goniometer, LaueCamera
+from lauepilot.hardware.protocols import Agent, Task
+
+PACKAGES = ("lauepilot", "bluesky", "ophyd", "numpy", "scipy")
+
+
+def run_metadata(task: Task, agent: Agent, camera: LaueCamera, goniometer: Goniometer) -> dict[str, Any]:
+    """Crystal, instrument, target, agent, versions and the names of the data keys, as plain JSON values."""
+    crystal: dict[str, Any] = {"name": None}
+    if task.crystal is not None:
+        crystal = {
+            "name": str(getattr(task.crystal, "name", type(task.crystal).__name__)),
+            "B_2pi_per_angstrom": plain(np.asarray(task.crystal.b)),
+        }
+    return {
+        "plan_name": "align_crystal",
+        "detectors": [camera.name],
+        "motors": [goniometer.name],
+        "crystal": crystal,
+        "instrument": plain(task.instrument),
+        "target": plain(task.target),
+        "agent": {
+            "name": str(getattr(agent, "name", type(agent).__name__)),
+            "class": type(agent).__qualname__,
+        },
+        "allowed": {
+            "steps": task.max_steps,
+            "dose_s": float(task.max_dose_s),
+            "exposure_s": float(task.max_exposure_s),
+        },
+        "frame": "laboratory: +z along the beam, +y up, right-handed; active rotations; B with 2 pi",
+        "versions": versions(),
+        "keys": {
+            "image": camera.image.name,
+            "live_time_s": camera.live_time_s.name,
+            "saturation": camera.saturation_adu.name,
+            "gain": camera.gain_adu.name,
+            "offset": camera.offset_adu.name,
+            "clock_s": camera.clock_s.name,
+            "dose_s": camera.dose_s.name,
+            "axes": {axis: getattr(goniometer, axis).name for axis in goniometer.chain.names},
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays, tuples and mappings as plain JSON values; numbers that are not finite as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return str(value)

@@ -1,0 +1,340 @@
+"""The alignment as a Bluesky plan: decide, look twice, move or expose, check, observe; until the agent declares.
+
+::
+
+    RE = RunEngine(call_returns_result=True)
+    result = RE(align_crystal(camera, goniometer, agent, target)).plan_result
+
+The plan has no opinion on crystals, the agent no hold on motors. It ends with motors at rest and the run closed,
+whatever happens: on ``RE.abort``, ``RE.stop``, a failed device or an exception of the agent, exit status and reason in
+the stop document are those that happened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.utils import FailedStatus, Msg
+
+from lauepilot.hardware.decisions import DecisionLog
+from lauepilot.hardware.devices import Goniometer, LaueCamera
+from lauepilot.hardware.errors import HardwareError, InterlockError
+from lauepilot.hardware.interlock import Interlock
+from lauepilot.hardware.metadata import run_metadata
+from lauepilot.hardware.protocols import Agent, Lattice, Observer, Task
+from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
+from lauepilot.simulator.orientation import Orientation
+from lauepilot.simulator.target import Target
+
+logger = logging.getLogger("lauepilot.hardware")
+Plan = Generator[Msg, Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One decision.
+
+    Attributes
+    ----------
+    decision
+        What was decided.
+    axes
+        Read-back before it was carried out, degrees and mm.
+    clock_s, dose_s
+        Time and open-shutter seconds since the start, before it was carried out.
+    confidence
+        Of the belief it was based on; NaN before the first frame.
+    """
+
+    decision: Decision
+    axes: Mapping[str, float]
+    clock_s: float
+    dose_s: float
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class AlignResult:
+    """How an alignment ended.
+
+    Attributes
+    ----------
+    outcome
+        ``declared``; ``gave_up`` (the agent, or a limit on steps or dose); ``refused`` (a decision that the interlock
+        did not let through).
+    reason
+        In words.
+    orientation
+        The declared laboratory orientation ``Z U``, else what was believed last, with covariance; None if nothing.
+    steps
+        All decisions in order.
+    axes
+        Read-back at the end, degrees and mm.
+    clock_s, dose_s
+        Time on the instrument's clock and open-shutter seconds since the start.
+    run_uid
+        Of the run in the records.
+    """
+
+    outcome: Literal["declared", "gave_up", "refused"]
+    reason: str
+    orientation: Orientation | None
+    steps: tuple[Step, ...]
+    axes: Mapping[str, float]
+    clock_s: float
+    dose_s: float
+    run_uid: str
+
+
+@dataclass(frozen=True)
+class _End:
+    outcome: Literal["declared", "gave_up", "refused"]
+    reason: str
+
+
+def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
+    """Stop devices and wait until they are at rest, also while the RunEngine aborts.
+
+    A motion that was interrupted fails its status *after* the abort was thrown into the plan; the RunEngine throws that
+    failure at the next message, and a clean-up that does not expect it is lost (FACTS of ophyd v1: bluesky/ophyd#734
+    and its kin). Here such late failures are logged and left behind.
+    """
+    for device in devices:
+        yield from _patiently(lambda device=device: bps.stop(device))
+    waited = 0.0
+    while any(device.busy for device in devices):
+        if waited > timeout_s:
+            names = ", ".join(device.name for device in devices if device.busy)
+            raise HardwareError(f"{names} not at rest {timeout_s:g} s after a stop. Use the emergency stop.")
+        yield from _patiently(lambda: bps.sleep(0.02))
+        waited += 0.02
+    for _ in range(2):  # a status finishes on a thread of its own, a little after its device
+        yield from _patiently(lambda: bps.sleep(0.05))
+
+
+def _patiently(stub: Any) -> Plan:
+    try:
+        yield from stub()
+    except FailedStatus as error:
+        logger.info("a motion or exposure ended early during clean-up: %s", error.__cause__ or error)
+
+
+def align_crystal(
+    camera: LaueCamera,
+    goniometer: Goniometer,
+    agent: Agent,
+    target: Target,
+    *,
+    observer: Observer | None = None,
+    crystal: Lattice | None = None,
+    max_steps: int = 50,
+    max_dose_s: float = 36_000.0,
+    max_exposure_s: float = 3_600.0,
+    tolerance: Mapping[str, float] | None = None,
+    md: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Bring a crystal to a target; a Bluesky plan.
+
+    Parameters
+    ----------
+    camera, goniometer
+        Devices of `lauepilot.hardware.devices`.
+    agent
+        Decides; ``agent.reset`` gets a `Task`.
+    target
+        Where the crystal is wanted.
+    observer
+        Turns frames into observations; None makes the usual one for the camera's instrument and the crystal.
+    crystal
+        Which crystal; None takes ``agent.crystal``, if there is one.
+    max_steps, max_dose_s, max_exposure_s
+        Limits of decisions, of open-shutter seconds in all, and of one exposure. The first two end with ``gave_up``.
+    tolerance
+        How far a read-back may be from its setpoint, by axis; the rest as in `Goniometer.tolerances`.
+    md
+        More for the start document.
+
+    Returns
+    -------
+    An `AlignResult`: the plan's return value.
+
+    Raises
+    ------
+    MotionError
+        If an axis did not arrive.
+    HardwareError
+        If a device failed.
+    """
+    if max_steps < 1 or not max_dose_s > 0.0 or not max_exposure_s > 0.0:
+        raise ValueError(
+            f"max_steps, max_dose_s and max_exposure_s must be positive; got {max_steps}, {max_dose_s}, {max_exposure_s}."
+        )
+    crystal = getattr(agent, "crystal", None) if crystal is None else crystal
+    task = Task(target, crystal, camera.instrument, max_steps, max_dose_s, max_exposure_s)
+    eyes = _usual_observer(task) if observer is None else observer
+    loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}))
+    metadata = {**run_metadata(task, agent, camera, goniometer), **dict(md or {})}
+
+    def at_rest() -> Plan:
+        return (yield from settle(goniometer, camera))
+
+    inner = bpp.contingency_wrapper(loop.run(metadata), final_plan=at_rest)  # type: ignore[no-untyped-call]
+    try:
+        result = yield from bpp.stage_wrapper(inner, [camera, goniometer])  # type: ignore[no-untyped-call]
+    except FailedStatus as error:
+        # str() of this exception is the repr of a status; what a person needs is its cause.
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+    return result
+
+
+class _Loop:
+    """The loop with what it holds between steps."""
+
+    def __init__(
+        self,
+        camera: LaueCamera,
+        goniometer: Goniometer,
+        agent: Agent,
+        observer: Observer,
+        task: Task,
+        tolerance: dict[str, float],
+    ) -> None:
+        self.camera, self.goniometer, self.agent, self.observer, self.task = (
+            camera,
+            goniometer,
+            agent,
+            observer,
+            task,
+        )
+        self.tolerance = tolerance
+        self.interlock = Interlock(goniometer.chain, task.max_exposure_s)
+        self.log = DecisionLog(name="align")
+        self.steps: list[Step] = []
+        self.n_exposures = 0
+        self.began_s, self.began_dose_s = camera.backend.clock_s, camera.backend.dose_s
+
+    @property
+    def clock_s(self) -> float:
+        return float(self.camera.backend.clock_s - self.began_s)
+
+    @property
+    def dose_s(self) -> float:
+        return float(self.camera.backend.dose_s - self.began_dose_s)
+
+    def run(self, metadata: Mapping[str, Any]) -> Plan:
+        uid = yield from bps.open_run(dict(metadata))
+        self.began_s, self.began_dose_s = self.camera.backend.clock_s, self.camera.backend.dose_s
+        self.agent.reset(self.task)
+        observation = self.observer.start(axes=self.goniometer.position, clock_s=0.0, dose_s=0.0)
+        end: _End | None = None
+        for _ in range(self.task.max_steps):
+            yield from bps.checkpoint()
+            decision = self.agent.decide(observation)
+            end = yield from self._judge(decision, observation)
+            if end is not None:
+                break
+            observation = yield from self._carry_out(decision, observation)
+        if end is None:
+            end = _End(
+                "gave_up", f"Not declared after {self.task.max_steps} steps, which is all that was allowed."
+            )
+        # No clause for failures: a run left open is closed by the RunEngine, with the true exit status and reason.
+        status = "fail" if end.outcome == "refused" else "success"
+        yield from bps.close_run(exit_status=status, reason=f"{end.outcome}: {end.reason}")
+        return self._result(end, observation, str(uid))
+
+    def _judge(self, decision: Decision, observation: Observation) -> Plan:
+        """Look at a decision, record it, and say whether it is the end."""
+        end: _End | None = None
+        try:
+            self.interlock.check(decision)
+        except InterlockError as error:
+            end = _End("refused", str(error))
+        if end is None:
+            end = self._ending(decision)
+        confidence = float("nan") if observation.belief is None else observation.belief.confidence
+        self.steps.append(Step(decision, dict(observation.axes), self.clock_s, self.dose_s, confidence))
+        verdict = f"refused: {end.reason}" if end is not None and end.outcome == "refused" else "allowed"
+        self.log.fill(len(self.steps), decision, observation, verdict)
+        yield from bps.create("decisions")
+        yield from bps.read(self.log)
+        yield from bps.read(self.goniometer)
+        yield from bps.save()
+        return end
+
+    def _ending(self, decision: Decision) -> _End | None:
+        if isinstance(decision, Declare):
+            return _End("declared", decision.reason or "the agent declared")
+        if isinstance(decision, GiveUp):
+            return _End("gave_up", decision.reason)
+        if isinstance(decision, Expose) and self.dose_s + decision.seconds > self.task.max_dose_s:
+            return _End(
+                "gave_up",
+                f"The next exposure of {decision.seconds:g} s would bring the dose to "
+                f"{self.dose_s + decision.seconds:g} s; {self.task.max_dose_s:g} s (max_dose_s) are allowed.",
+            )
+        return None
+
+    def _carry_out(self, decision: Decision, observation: Observation) -> Plan:
+        yield from bps.checkpoint()
+        if isinstance(decision, Move):
+            wanted = {name: float(value) for name, value in decision.axes.items()}
+            yield from bps.mv(self.goniometer, wanted)
+            self.goniometer.check_readback(wanted, self.tolerance)
+            return dataclasses.replace(
+                observation, axes=self.goniometer.position, clock_s=self.clock_s, dose_s=self.dose_s
+            )
+        if isinstance(decision, Expose):
+            yield from bps.abs_set(self.camera.exposure_s, float(decision.seconds), wait=True)
+            yield from bps.trigger_and_read([self.camera, self.goniometer])
+            self.n_exposures += 1
+            frame = self.camera.frame
+            if frame is None:
+                raise HardwareError(
+                    f"{self.camera.name} was triggered, but holds no frame. Check its shutter and link."
+                )
+            return self.observer.observe(
+                frame,
+                axes=self.goniometer.position,
+                clock_s=self.clock_s,
+                dose_s=self.dose_s,
+                n_exposures=self.n_exposures,
+            )
+        raise InterlockError(f"{type(decision).__name__} cannot be carried out.")
+
+    def _result(self, end: _End, observation: Observation, uid: str) -> AlignResult:
+        belief = observation.belief
+        orientation = None if belief is None else belief.orientation
+        last = self.steps[-1].decision
+        if end.outcome == "declared" and isinstance(last, Declare):
+            orientation = last.orientation
+        logger.info("%s: %s", end.outcome, end.reason)
+        return AlignResult(
+            end.outcome,
+            end.reason,
+            orientation,
+            tuple(self.steps),
+            self.goniometer.position,
+            self.clock_s,
+            self.dose_s,
+            uid,
+        )
+
+
+def _usual_observer(task: Task) -> Observer:
+    if task.crystal is None:
+        raise ValueError(
+            "align_crystal needs to know the crystal: give crystal=..., or observer=..., or an agent with .crystal."
+        )
+    from lauepilot.perception.observer import Observer as UsualObserver
+
+    usual: Observer = UsualObserver(task.instrument, task.crystal)
+    return usual
