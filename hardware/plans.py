@@ -12,7 +12,6 @@ the stop document are those that happened.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from lauepilot.hardware.interlock import Interlock
 from lauepilot.hardware.metadata import run_metadata
 from lauepilot.hardware.protocols import Agent, Lattice, Observer, Task
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
+from lauepilot.simulator.crystal import Crystal
+from lauepilot.simulator.frame import FrameError
 from lauepilot.simulator.orientation import Orientation
 from lauepilot.simulator.target import Target
 
@@ -66,8 +67,8 @@ class AlignResult:
     Attributes
     ----------
     outcome
-        ``declared``; ``gave_up`` (the agent, or a limit on steps or dose); ``refused`` (a decision that the interlock
-        did not let through).
+        ``declared``; ``gave_up`` (the agent, a limit on steps or dose, a useless frame); ``refused`` (a decision
+        that the interlock did not let through).
     reason
         In words.
     orientation
@@ -233,7 +234,7 @@ class _Loop:
         uid = yield from bps.open_run(dict(metadata))
         self.began_s, self.began_dose_s = self.camera.backend.clock_s, self.camera.backend.dose_s
         self.agent.reset(self.task)
-        observation = self.observer.start(axes=self.goniometer.position, clock_s=0.0, dose_s=0.0)
+        observation = self.observer.start(self.goniometer.position, clock_s=0.0, dose_s=0.0)
         end: _End | None = None
         for _ in range(self.task.max_steps):
             yield from bps.checkpoint()
@@ -241,7 +242,11 @@ class _Loop:
             end = yield from self._judge(decision, observation)
             if end is not None:
                 break
-            observation = yield from self._carry_out(decision, observation)
+            try:
+                observation = yield from self._carry_out(decision, observation)
+            except FrameError as error:
+                end = _End("gave_up", f"The last frame cannot be used. {error}")
+                break
         if end is None:
             end = _End(
                 "gave_up", f"Not declared after {self.task.max_steps} steps, which is all that was allowed."
@@ -289,9 +294,7 @@ class _Loop:
             wanted = {name: float(value) for name, value in decision.axes.items()}
             yield from bps.mv(self.goniometer, wanted)
             self.goniometer.check_readback(wanted, self.tolerance)
-            return dataclasses.replace(
-                observation, axes=self.goniometer.position, clock_s=self.clock_s, dose_s=self.dose_s
-            )
+            return self.observer.moved(observation, self.goniometer.position, clock_s=self.clock_s)
         if isinstance(decision, Expose):
             yield from bps.abs_set(self.camera.exposure_s, float(decision.seconds), wait=True)
             yield from bps.trigger_and_read([self.camera, self.goniometer])
@@ -330,11 +333,12 @@ class _Loop:
 
 
 def _usual_observer(task: Task) -> Observer:
-    if task.crystal is None:
+    if not isinstance(task.crystal, Crystal):
         raise ValueError(
-            "align_crystal needs to know the crystal: give crystal=..., or observer=..., or an agent with .crystal."
+            "align_crystal needs to know the crystal: give crystal=load_crystal(...), or observer=..., or an agent "
+            f"with .crystal; got {task.crystal!r}."
         )
+    # Here, since it loads the indexer's compiled code, which a plan with its own observer does not need.
     from lauepilot.perception.observer import Observer as UsualObserver
 
-    usual: Observer = UsualObserver(task.instrument, task.crystal)
-    return usual
+    return UsualObserver(task.crystal, task.instrument)

@@ -71,8 +71,11 @@ class Agent(Protocol):
 class Observer(Protocol):
     """Whoever turns frames into observations."""
 
-    def start(self, *, axes: Mapping[str, float], clock_s: float, dose_s: float) -> Observation:
+    def start(self, axes: Mapping[str, float], *, clock_s: float, dose_s: float) -> Observation:
         """What is known before the first frame."""
+
+    def moved(self, previous: Observation, axes: Mapping[str, float], *, clock_s: float) -> Observation:
+        """What is known after a move: the last frame's belief, with new axes."""
 
     def observe(
         self, frame: Frame, *, axes: Mapping[str, float], clock_s: float, dose_s: float, n_exposures: int

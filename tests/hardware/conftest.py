@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,10 +54,14 @@ class FakeObserver:
         self.backend = backend
         self.frames = []
 
-    def start(self, *, axes, clock_s, dose_s):
+    def start(self, axes, *, clock_s, dose_s):
         return Observation(axes, self.backend.instrument.goniometer, clock_s, dose_s, 0, 0.0)
 
+    def moved(self, previous, axes, *, clock_s):
+        return dataclasses.replace(previous, axes=axes, clock_s=clock_s)
+
     def observe(self, frame, *, axes, clock_s, dose_s, n_exposures):
+        frame.check()
         self.frames.append(frame)
         return Observation(
             axes,

@@ -12,6 +12,7 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
+from lauepilot.hardware.devices import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import HardwareError, MotionError
 from lauepilot.hardware.plans import align_crystal
@@ -19,7 +20,13 @@ from lauepilot.hardware.protocols import Agent, Observer
 from lauepilot.hardware.records import LocalRecorder
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
 from lauepilot.perception.readers import read_frame
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.frame import Frame
+from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import Orientation
+from lauepilot.simulator.reach import reach
+from lauepilot.simulator.twin import Twin
 
 
 def by_name(documents, name):
@@ -169,6 +176,51 @@ def test_a_broken_camera_is_named(engine, world, scripted, target, documents):
     with pytest.raises(HardwareError, match="shutter does not open"):
         play(engine, world, scripted(Expose(1.0)), target)
     assert by_name(documents, "stop")[0]["reason"] == "the shutter does not open"
+
+
+def test_a_useless_frame_ends_honestly(engine, world, scripted, target, documents):
+    world.backend.expose = lambda seconds: Frame(np.zeros((48, 64), np.uint16), seconds)
+    result = play(engine, world, scripted(Expose(1.0)), target)
+    assert result.outcome == "gave_up"
+    assert "no photon" in result.reason
+    assert len(stream(documents, "primary")) == 1
+
+
+class TurnOnce:
+    """Exposes, moves by the reach of the target, exposes and declares what the usual observer believes."""
+
+    def __init__(self, crystal):
+        self.crystal = crystal
+        self.n = 0
+
+    def reset(self, task):
+        self.task = task
+
+    def state(self):
+        return {"n": self.n}
+
+    def decide(self, observation):
+        self.n += 1
+        if observation.belief is None or self.n == 3:
+            return Expose(60.0)
+        orientation = observation.belief.orientation
+        if orientation is None:
+            return GiveUp("nothing indexed")
+        if self.n == 4:
+            return Declare(orientation)
+        chain = observation.goniometer
+        u = chain.matrix(observation.belief_axes).T @ orientation.u
+        return Move(reach(chain, u, self.task.target, self.crystal, observation.axes).positions)
+
+
+@pytest.mark.slow
+def test_on_the_real_twin_with_the_usual_observer(engine, target, tmp_path):
+    crystal, rng = load_crystal("si"), np.random.default_rng(4)
+    twin = Twin(crystal, load_instrument("lab"), rng=rng, faults=Faults.none())
+    camera, goniometer = connect(twin)
+    result = engine(align_crystal(camera, goniometer, TurnOnce(crystal), target)).plan_result
+    assert result.outcome == "declared"
+    assert np.rad2deg(target.error(twin.u_lab(), crystal)) < 0.5
 
 
 def interrupted(engine, world, agent, target, action, ready):
