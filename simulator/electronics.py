@@ -56,11 +56,10 @@ def digitise(expected, out, gain, offset, noise, top, position, step, tables):  
     ``top`` is the largest unit; the rest is `Sensor` and `lauepilot.simulator.poisson.Stream`.
     """
     jump = step * np.uint64(WORDS)
-    electronic = np.uint64(WORDS - 1) * step
     for i in range(expected.size):
         value = offset + gain * poisson(np.float64(expected[i]), position, step, tables)
         if noise > 0.0:
-            value += noise * normal(position + electronic)
+            value += noise * normal(position + step + step)
         out[i] = np.int64(min(max(value, 0.0), top) + 0.5)
         position += jump
     return position

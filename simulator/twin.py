@@ -22,6 +22,10 @@ from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.laue import RayTable, cached_table, predict_spots
 from lauepilot.simulator.spots_shape import SpotProfile, displacement_px, instrument_covariances
 
+#: Rate of the weakest rays over that of the strongest that the Twin's own table holds: finer than what an indexer needs, so
+#: that spots fade into the background, as they do in real frames, instead of ending.
+WEAKEST = 3e-4
+
 #: Sigmas beyond the sensor's edge from which spots still spill in; the halo is up to twice as wide.
 _SPILL = 6.0
 
@@ -80,7 +84,7 @@ class Twin:
         self.crystal = crystal
         self.instrument = instrument
         self.faults = Faults() if faults is None else faults
-        self.table = cached_table(crystal, instrument) if table is None else table
+        self.table = cached_table(crystal, instrument, WEAKEST) if table is None else table
         self.profile = profile
         self.reset(rng, u)
 
