@@ -71,7 +71,7 @@ class Catalogue:
     impostors: FloatArray
 
     @classmethod
-    def build(cls, table: RayTable, *, reach_deg: float = 0.6, voters: int = 700) -> Catalogue:
+    def build(cls, table: RayTable, *, reach_deg: float = 0.6, voters: int) -> Catalogue:
         """Arrange a ray table.
 
         ``reach_deg`` is the largest tolerance that the grid serves; ``voters`` the number of brightest rays
@@ -134,7 +134,7 @@ def _fill_grid(directions: FloatArray, reach: float) -> tuple[NDArray[np.int32],
     return counts, members
 
 
-def _pair_lists(table: RayTable, voters: int) -> PairLists:
+def _pair_lists(table: RayTable, voters: int, most: int = 600) -> PairLists:
     directions = table.direction[:voters]
     symmetry = table.crystal.symmetry
     taken = np.zeros(len(directions), dtype=bool)
@@ -143,6 +143,8 @@ def _pair_lists(table: RayTable, voters: int) -> PairLists:
         if taken[r]:
             continue
         representative.append(r)
+        if len(representative) == most:
+            break
         orbit = symmetry @ directions[r]
         taken |= (directions @ orbit.T).max(axis=1) > 1.0 - 1e-9
     axes = np.stack([_axes(directions[r]) for r in representative])

@@ -27,6 +27,12 @@ SEARCH_SPOTS = 90
 TEMPER = 0.5
 
 
+#: Rays that vote, at most: a bound on memory and time for large cells.
+MOST_VOTERS = 2400
+
+#: Faintest rays of the complete table, relative to the brightest.
+COMPLETE = 1e-4
+
 #: Left-over error of a refined pose, added to each spot's own while scoring.
 POSE_PX = 0.2
 
@@ -114,10 +120,13 @@ class Indexer:
         self.crystal = crystal
         self.instrument = instrument
         self.prior = GeometryPrior() if prior is None else prior
-        self.catalogue = Catalogue.build(RayTable.build(crystal, instrument))
-        self.table = self.catalogue.table
-        self._brightness = np.sort(self.table.rate.mean(axis=1))[::-1]
         self._solid_angle = solid_angle(instrument.detector)
+        # Enough rays that half as many again as the spots that are searched with are expected on the detector.
+        voters = int(1.5 * SEARCH_SPOTS * 4.0 * np.pi / self._solid_angle)
+        self.catalogue = Catalogue.build(RayTable.build(crystal, instrument), voters=min(voters, MOST_VOTERS))
+        self.table = self.catalogue.table
+        self._complete: RayTable | None = None
+        self._brightness = np.sort(self.table.rate.mean(axis=1))[::-1]
         self._direction_t = np.ascontiguousarray(self.table.direction.T)
 
     def index(
@@ -126,7 +135,8 @@ class Indexer:
         detector: Detector | None = None,
         *,
         prior: GeometryPrior | None = None,
-        cell_shape: bool = False,
+        cell_sigma: float = 0.0,
+        complete: bool = False,
     ) -> IndexResult:
         """Find the orientation that a list of spots shows.
 
@@ -138,8 +148,10 @@ class Indexer:
             The pose to believe; the instrument's own by default.
         prior
             Overrides the indexer's prior for this frame.
-        cell_shape
-            Lets the cell's shape be refined.
+        cell_sigma
+            How well the cell's shape is known (relative standard deviation): see `refine`.
+        complete
+            Match faint rays too in the end: for tables and pictures. The first such call compiles a longer ray table.
 
         Raises
         ------
@@ -167,7 +179,26 @@ class Indexer:
             fits.sort(key=lambda f: -f.score)
             if not rivals or fits[0] not in rivals:
                 break
-        return self._conclude(fits, sorted_spots, order, where, known, cell_shape)
+        return self._conclude(fits, sorted_spots, order, where, known, cell_sigma, complete)
+
+    def _visible(self, fit: Refinement, spots: SpotList) -> RayTable:
+        """Rays that may show: down to a thirtieth of the faintest spot, by the intensity scale of a first fit."""
+        if self._complete is None:
+            self._complete = RayTable.build(self.crystal, self.instrument, min_relative=COMPLETE)
+        table = self._complete
+        sines = -self.table.direction[fit.ray] @ fit.u[2]
+        scale = np.median(spots.counts[fit.spot] / np.maximum(rates_at(self.table, fit.ray, sines), 1e-9))
+        every = -table.direction @ fit.u[2]
+        rate = rates_at(table, np.arange(len(table)), every) * (every > table.sin_theta_min)
+        keep = np.flatnonzero(rate * scale > spots.counts.min() / 30.0)
+        return replace(
+            table,
+            hkl=table.hkl[keep],
+            direction=table.direction[keep],
+            q_length=table.q_length[keep],
+            rate=table.rate[keep],
+            first_order=table.first_order[keep],
+        )
 
     def _search(self, sphere: _Sphere) -> list[FloatArray]:
         table, catalogue = self.table, self.catalogue
@@ -189,7 +220,6 @@ class Indexer:
             catalogue.pairs,
             self._faint(len(few.sines)),
             self._chance(few) + 10.0,
-            2,
             self.crystal.symmetry,
             found_u,
             found_score,
@@ -268,7 +298,8 @@ class Indexer:
         order: NDArray[np.intp],
         detector: Detector,
         prior: GeometryPrior,
-        cell_shape: bool,
+        cell_sigma: float,
+        complete: bool,
     ) -> IndexResult:
         best = fits[0]
         sphere = on_sphere(spots, best.detector, GeometryPrior(), 0.0 if prior.known else POSE_PX)
@@ -284,8 +315,13 @@ class Indexer:
                 ties.append(Orientation(fit.u, self.crystal.b, fit.covariance))
         # The prior is centred on the pose that was believed, not on the candidate's: start there, at the candidate's match.
         fit = refine(
-            self.table, best.u, detector, spots, start=best.detector, prior=prior, cell_shape=cell_shape, tolerance_px=4.0
+            self.table, best.u, detector, spots, start=best.detector, prior=prior, cell_sigma=cell_sigma, tolerance_px=4.0
         )
+        if complete and len(fit.spot) >= 3:
+            fit = refine(
+                self._visible(fit, spots), fit.u, detector, spots, start=fit.detector, prior=prior, cell_sigma=cell_sigma,
+                tolerance_px=3.0, rounds=6,
+            )  # fmt: skip
         if len(fit.spot) < 3 or not np.all(np.isfinite(fit.covariance)):
             return IndexResult(None, 0.0, best.score, round(best.visible), None)
         fit = replace(fit, spot=order[fit.spot])
@@ -298,6 +334,12 @@ class Indexer:
             fit,
             tuple(ties),
         )
+
+
+def rates_at(table: RayTable, ray: NDArray[np.int64], sin_theta: FloatArray) -> FloatArray:
+    """Expected rates (n,) of rays (n,) at ``sin_theta`` (n,), from the nearest node of the table."""
+    node = np.rint((sin_theta - table.sin_theta_min) / table.sin_theta_step).astype(int)
+    return np.asarray(table.rate[ray, np.clip(node, 0, table.rate.shape[1] - 1)], dtype=float)
 
 
 def on_sphere(spots: SpotList, detector: Detector, prior: GeometryPrior, extra_px: float = 0.0) -> _Sphere:

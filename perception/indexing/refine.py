@@ -123,7 +123,7 @@ def refine(
     *,
     start: Detector | None = None,
     prior: GeometryPrior | None = None,
-    cell_shape: bool = False,
+    cell_sigma: float = 0.0,
     tolerance_px: float = 5.0,
     strongest: int | None = None,
     rounds: int = 12,
@@ -144,8 +144,9 @@ def refine(
         Starting pose: ``detector`` moved by `Detector.moved`, as an earlier refinement left it.
     prior
         Lets the pose move, within these standard deviations; None holds it.
-    cell_shape
-        Lets the cell's axial ratios and angles move (five numbers; the scale cannot be seen in a Laue pattern).
+    cell_sigma
+        Standard deviation of the cell's shape: each of the five numbers of a traceless strain may move by about so
+        much (the scale cannot be seen in a Laue pattern). Zero: the cell is exact.
     tolerance_px
         Distance within which spots are matched in the first round.
     strongest
@@ -159,9 +160,9 @@ def refine(
     if prior is not None and not prior.known:
         prior_sigma[3:8] = prior.sigmas(detector)
         free[3:8] = prior_sigma[3:8] > 0.0
-    if cell_shape:
+    if cell_sigma > 0.0:
         free[8:] = True
-        prior_sigma[8:] = 0.02
+        prior_sigma[8:] = cell_sigma
     index = np.flatnonzero(free)
     p = np.zeros(13)
     if start is not None and start is not detector:

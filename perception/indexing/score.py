@@ -138,6 +138,39 @@ def polish(
 
 
 @njit(cache=True)
+def near_rays(
+    u: FloatArray,
+    normals: FloatArray,
+    sines: FloatArray,
+    sigma: FloatArray,
+    directions: FloatArray,
+    rate: NDArray[np.float32],
+    s_min: float,
+    s_step: float,
+    grid: SphereGrid,
+    faint: float,
+    out: NDArray[np.bool_],
+) -> int:
+    """Mark in ``out`` (m) the spots within three sigma of a visible ray; returns their number."""
+    count = 0
+    for j in range(normals.shape[0]):
+        nx, ny, nz = normals[j, 0], normals[j, 1], normals[j, 2]
+        x = u[0, 0] * nx + u[1, 0] * ny + u[2, 0] * nz
+        y = u[0, 1] * nx + u[1, 1] * ny + u[2, 1] * nz
+        z = u[0, 2] * nx + u[1, 2] * ny + u[2, 2] * nz
+        c = cell_of(x, y, z)
+        limit = min(9.0 * sigma[j] * sigma[j], grid.reach_rad * grid.reach_rad)
+        out[j] = False
+        for e in range(grid.starts[c], grid.starts[c + 1]):
+            r = grid.members[e]
+            dx, dy, dz = directions[r, 0] - x, directions[r, 1] - y, directions[r, 2] - z
+            if dx * dx + dy * dy + dz * dz < limit and rate_at(rate, r, sines[j], s_min, s_step) > 0.1 * faint:
+                out[j] = True
+        count += out[j]
+    return count
+
+
+@njit(cache=True)
 def rotate(u: FloatArray, w: FloatArray) -> None:
     """Replace ``u`` by ``exp(w) u`` (Rodrigues)."""
     angle = np.sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2])

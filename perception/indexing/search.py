@@ -11,11 +11,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from lauepilot.perception.indexing.catalogue import ANGLE_BINS, PairLists, SphereGrid
-from lauepilot.perception.indexing.score import polish, quick_score, rate_at
+from lauepilot.perception.indexing.score import near_rays, polish, quick_score, rate_at
 from lauepilot.simulator.conventions import FloatArray
 
 #: Azimuth bins of the vote, and candidates kept for checking per seed.
-AZIMUTHS, QUEUE = 2048, 400
+AZIMUTHS, QUEUE = 2048, 48
+
+#: How often the search may end at an impostor for want of seeds.
+MISSED = 2e-3
 
 
 @njit(cache=True)
@@ -33,14 +36,15 @@ def search(
     pairs: PairLists,
     faint: float,
     enough: float,
-    extra_seeds: int,
     symmetry: FloatArray,
     found_u: FloatArray,
     found_score: FloatArray,
 ) -> int:
     """Fill ``found_u`` (k, 3, 3) and ``found_score`` (k) with the best distinct orientations; returns seeds used.
 
-    Stops ``extra_seeds`` after a score of ``enough`` was met: a twin-like impostor may be met before the truth.
+    A score of ``enough`` does not end the search at once: a twin-like impostor may be met before the truth. If it explains a
+    share p of the spots, the truth explains more, so that each further seed that it leaves unexplained is true with probability p
+    at least: the search goes on until the truth would have been missed once in ``MISSED``.
     """
     m = normals.shape[0]
     votes = np.zeros(AZIMUTHS, np.int32)
@@ -54,11 +58,14 @@ def search(
     queue_rep = np.empty(QUEUE, np.int64)
     queue_turn = np.empty(QUEUE)
     found_score[:] = -1e9
-    left = -1
+    luck = 0.0
     used = 0
+    explained = np.zeros(m, np.bool_)
     for q in range(len(seeds)):
-        used += 1
         i = seeds[q]
+        if explained[i]:
+            continue
+        used += 1
         n = normals[i]
         h = np.zeros(3)
         h[np.argmin(np.abs(n))] = 1.0
@@ -131,7 +138,7 @@ def search(
             about = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
             u = frame @ about @ np.ascontiguousarray(pairs.axes[queue_rep[slot]].T)
             score = quick_score(
-                u, normals, sines, 1.7 * sigma, density, directions, rate, s_min, s_step, grid, faint, (7 * o) % m, -5.0
+                u, normals, sines, 1.7 * sigma, density, directions, rate, s_min, s_step, grid, faint, (7 * o) % m, -15.0
             )
             if score < 4.0:
                 continue
@@ -140,12 +147,12 @@ def search(
                 u, normals, sines, sigma, density, directions, rate, s_min, s_step, grid, faint, 0, -1e9
             )
             _keep(u, score, symmetry, found_u, found_score)
-            if score > enough and left < 0:
-                left = extra_seeds
-        if left == 0:
-            break
-        if left > 0:
-            left -= 1
+        top = np.argmax(found_score)
+        if found_score[top] > enough:
+            share = near_rays(found_u[top], normals, sines, sigma, directions, rate, s_min, s_step, grid, faint, explained)
+            luck += np.log(1.0 - min(share / m, 0.99))
+            if luck < np.log(MISSED):
+                break
     return used
 
 
