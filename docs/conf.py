@@ -57,7 +57,9 @@ def _keep_bars(app: Sphinx, what: str, name: str, obj: object, options: object, 
     """Let ``|F|`` be an absolute value: reStructuredText would take it for a substitution. Literals stay as they are."""
     for index, line in enumerate(lines):
         pieces = re.split(r"(``.*?``)", line)
-        lines[index] = "".join(piece if piece.startswith("``") else piece.replace("|", r"\|") for piece in pieces)
+        lines[index] = "".join(
+            piece if piece.startswith("``") else piece.replace("|", r"\|") for piece in pieces
+        )
 
 
 def setup(app: Sphinx) -> None:

@@ -27,5 +27,7 @@ def shared_data() -> Path:
     shared = Path(os.environ.get("LAUEPILOT_SHARED") or PROJECT.parent / "shared")
     data = shared / "data"
     if not (data / "MANIFEST.md").is_file():
-        pytest.skip(f"no measured data in {data}; point LAUEPILOT_SHARED to the folder that holds data/MANIFEST.md")
+        pytest.skip(
+            f"no measured data in {data}; point LAUEPILOT_SHARED to the folder that holds data/MANIFEST.md"
+        )
     return data
