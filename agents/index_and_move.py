@@ -1,0 +1,342 @@
+"""The rule: index a short frame, move there, look again, correct, declare.
+
+A frame's belief is an orientation with an error bar and a probability. The agent carries it along as ``U`` on the holder, adds what
+axes may have got wrong, and asks at each step the one question: does the target lie within tolerance, error bar included, and am
+I sure enough of the indexing? If so it declares; if moving helps it moves; else it exposes, as long as is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lauepilot.agents.bookkeeping import (
+    STILL,
+    AxesTrust,
+    combined,
+    play_covariance,
+    relevant_sigma_deg,
+    travel_covariance,
+)
+from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
+from lauepilot.perception.task import Task
+from lauepilot.simulator.orientation import Orientation, misorientation, nearest_equivalent
+from lauepilot.simulator.reach import OutOfReachError, Reach, reach
+
+
+@dataclass(frozen=True)
+class RuleSettings:
+    """Numbers of the rule.
+
+    Attributes
+    ----------
+    first_share
+        First exposure over the usual one: short frames often suffice, and a longer one can follow.
+    growth
+        Factor on the exposure when a frame did not tell enough.
+    move_confidence, declare_confidence
+        Probability of the indexing that a move, and the end, want. A move may be made on less: the next frame tests it.
+    sigmas
+        Standard deviations of the miss that must fit within the tolerance.
+    aim
+        Share of the tolerance within which the target counts as met when a move is considered.
+    trust
+        How well axes do what they say.
+    agree_deg
+        Two frames agree if their orientations do within this and three standard deviations.
+    tries
+        Exposures at one position before another is tried.
+    overshoot
+        Plays of an axis by which a correcting move runs past, to come back from the side of the last move.
+    """
+
+    first_share: float = 1.0 / 30.0
+    growth: float = 4.0
+    move_confidence: float = 0.9
+    declare_confidence: float = 0.999
+    sigmas: float = 2.5
+    aim: float = 0.3
+    trust: AxesTrust = AxesTrust()
+    agree_deg: float = 0.5
+    tries: int = 3
+    overshoot: float = 4.0
+
+
+class IndexAndMove:
+    """The classical player; fits the `Agent` protocol.
+
+    Parameters
+    ----------
+    settings
+        Numbers of the rule.
+    """
+
+    def __init__(self, settings: RuleSettings | None = None) -> None:
+        self.settings = RuleSettings() if settings is None else settings
+        self._task: Task | None = None
+
+    def reset(self, task: Any) -> None:
+        """Forget all, and start on a task (`lauepilot.perception.task.Task`, or what has its fields)."""
+        self._task = Task.of(task)
+        self._log_odds = 0.0
+        self._holder: Orientation | None = None  # U on the holder, covariance in the laboratory at the frame's axes
+        self._frame_axes: dict[str, float] = {}
+        self._sense: dict[str, int] = {}
+        self._slack: dict[str, float] = {a.name: a.backlash for a in self._task.instrument.goniometer.rotations}
+        self._queue: list[Decision] = []
+        self._seen = 0
+        self._unsure = 0
+        self._elsewhere = 0
+        self._imprecise = 0
+        self._strained = False
+
+    @property
+    def task(self) -> Task:
+        """What is asked.
+
+        Raises
+        ------
+        ValueError
+            Before `reset`.
+        """
+        if self._task is None:
+            raise ValueError("IndexAndMove has no task yet: call reset(task) first.")
+        return self._task
+
+    def decide(self, observation: Observation) -> Decision:
+        """The next step."""
+        task = self.task
+        if observation.n_exposures > self._seen:
+            self._seen = observation.n_exposures
+            self._learn(observation)
+        if self._queue:
+            decision = self._queue.pop(0)
+        elif observation.n_exposures == 0:
+            decision = Expose(self._clip(self.settings.first_share * task.exposure_s), "A short first look.")
+        else:
+            decision = self._think(observation)
+        if isinstance(decision, Move):
+            self._note(decision, observation)
+        if isinstance(decision, Expose):
+            return self._affordable(decision, observation)
+        return decision
+
+    def state(self) -> dict[str, Any]:
+        """What the agent holds, as plain JSON values."""
+        held = self._holder if self._task is not None else None
+        return {
+            "agent": "index-and-move",
+            "settings": asdict(self.settings),
+            "confidence": self._confidence() if self._task is not None else None,
+            "u_holder": None if held is None else held.u.tolist(),
+            "covariance_rad2": None if held is None else held.covariance.tolist(),
+            "frames": self._seen if self._task is not None else 0,
+        }
+
+    # ------------------------------------------------------------------------------------------------- knowledge
+
+    def _confidence(self) -> float:
+        return 0.0 if self._holder is None else 1.0 / (1.0 + math.exp(-self._log_odds))
+
+    def _learn(self, observation: Observation) -> None:
+        """Take a new frame's belief in: agreement of frames multiplies odds, disagreement divides them."""
+        belief, axes = observation.belief, observation.belief_axes
+        self._unsure += 1
+        if belief is None or belief.orientation is None or axes is None:
+            return
+        goniometer, crystal = self.task.instrument.goniometer, self.task.crystal
+        z = goniometer.matrix(axes)
+        p = min(max(belief.confidence, 1e-6), 1.0 - 1e-6)
+        odds = math.log(p / (1.0 - p))
+        # The covariance stays in the laboratory: it is turned with the axes when it is used.
+        found = Orientation(z.T @ belief.orientation.u, belief.orientation.b, belief.orientation.covariance)
+        if self._holder is not None:
+            expected = self._predict(axes)
+            apart = float(np.rad2deg(misorientation(belief.orientation.u, expected.u, crystal.symmetry)))
+            allowed = self.settings.agree_deg + 3.0 * math.hypot(expected.sigma_deg, belief.orientation.sigma_deg)
+            if apart <= allowed:
+                odds = min(max(self._log_odds, 0.0) + max(odds, 0.0), 20.0)
+                found = self._joined(found, axes)
+            elif odds <= self._log_odds:
+                self._log_odds -= max(odds, 0.0)
+                return
+            else:
+                odds -= max(self._log_odds, 0.0)
+        self._holder, self._log_odds, self._frame_axes = found, odds, dict(axes)
+
+    def _joined(self, found: Orientation, axes: Mapping[str, float]) -> Orientation:
+        """A second frame at the same place sharpens the first."""
+        same_place = all(abs(axes.get(n, 0.0) - v) < STILL for n, v in self._frame_axes.items())
+        if self._holder is None or not same_place:
+            return found
+        z = self.task.instrument.goniometer.matrix(axes)
+        near, _ = nearest_equivalent(z @ found.u, z @ self._holder.u, self.task.crystal.symmetry)
+        both = combined(
+            Orientation(z @ self._holder.u, self._holder.b, self._holder.covariance),
+            Orientation(near, found.b, found.covariance),
+        )
+        # What both frames share (pose of the detector) does not average out: never below 0.8 of the better one.
+        floor = 0.64 * min(np.trace(self._holder.covariance), np.trace(found.covariance)) / max(
+            float(np.trace(both.covariance)), 1e-30
+        )
+        return Orientation(z.T @ both.u, both.b, both.covariance * max(1.0, floor))
+
+    def _predict(self, axes: Mapping[str, float]) -> Orientation:
+        """Laboratory orientation at ``axes``, from the last belief, with all that may have gone wrong on the way."""
+        if self._holder is None:
+            raise ValueError("Nothing is believed yet.")
+        goniometer = self.task.instrument.goniometer
+        z, then = goniometer.matrix(axes), goniometer.matrix(self._frame_axes)
+        turned = (z @ then.T) @ self._holder.covariance @ (z @ then.T).T
+        moved = {n for n, p in axes.items() if abs(p - self._frame_axes.get(n, 0.0)) > STILL}
+        slack = {n: s for n, s in self._slack.items() if n in moved}
+        covariance = (
+            turned
+            + travel_covariance(goniometer, self._frame_axes, axes, self.settings.trust)
+            + play_covariance(goniometer, axes, slack)
+        )
+        return Orientation(z @ self._holder.u, self._holder.b, covariance)
+
+    # -------------------------------------------------------------------------------------------------- decisions
+
+    def _think(self, observation: Observation) -> Decision:
+        settings, task = self.settings, self.task
+        p = self._confidence()
+        if self._holder is None or p < settings.move_confidence:
+            return self._look_again(observation, p)
+        now = self._predict(observation.axes)
+        miss = float(np.rad2deg(task.target.error(now.u, task.crystal)))
+        sigma = relevant_sigma_deg(task.target, now.covariance)
+        fits = miss + settings.sigmas * sigma <= task.tolerance_deg
+        said = f"{miss:.3f} deg off, standard deviation {sigma:.3f} deg, confidence {p:.4f}"
+        if fits and p >= settings.declare_confidence:
+            return Declare(now, f"On target: {said}; wanted within {task.tolerance_deg:g} deg.")
+        if miss > settings.aim * task.tolerance_deg:
+            move = self._move(observation, miss, p)
+            if move is not None:
+                return move
+        if p < settings.declare_confidence and fits:
+            return self._look_again(observation, p)
+        return self._verify(observation, sigma, said)
+
+    def _move(self, observation: Observation, miss: float, p: float) -> Decision | None:
+        """The move to the target; None if it is no use."""
+        task, settings = self.task, self.settings
+        if self._holder is None:
+            return None
+        try:
+            goal = reach(
+                task.instrument.goniometer, self._holder.u, task.target, task.crystal, observation.axes,
+                tolerance_deg=0.2 * task.tolerance_deg,
+            )  # fmt: skip
+        except OutOfReachError as error:
+            if p < settings.declare_confidence:
+                return self._look_again(observation, p)
+            sigma = self._predict(error.nearest.positions).sigma_deg
+            near = np.rad2deg(error.nearest.error_rad)
+            if self._strained or near > task.tolerance_deg + 3.0 * sigma:
+                return GiveUp(str(error))
+            # Within the error of the axes it may be reachable after all: go to the nearest place and look.
+            self._strained = True
+            goal = error.nearest
+        if all(abs(v - observation.axes.get(n, 0.0)) < STILL for n, v in goal.positions.items()):
+            return None
+        return self._approach(observation, goal, miss)
+
+    def _approach(self, observation: Observation, goal: Reach, miss: float) -> Move:
+        """Go there; small moves end in the direction of the axis' last motion, so that its play stays taken up."""
+        first: dict[str, float] = {}
+        for axis in self.task.instrument.goniometer.rotations:
+            here, there = observation.axes.get(axis.name, 0.0), goal.positions[axis.name]
+            sense = self._sense.get(axis.name, 0)
+            small = abs(there - here) < 3.0
+            backwards = (there - here) * sense < 0.0 or sense == 0
+            if axis.backlash > 0.0 and small and abs(there - here) > 0.5 * axis.resolution and backwards:
+                past = there - (sense or 1) * self.settings.overshoot * axis.backlash
+                first[axis.name] = min(max(past, axis.limits[0]), axis.limits[1])
+        text = ", ".join(f"{n} {v:.3f}" for n, v in goal.positions.items())
+        final = Move(goal.positions, f"Target is {miss:.3f} deg away: to {text} ({goal.move_time_s:.1f} s).")
+        if not first:
+            return final
+        self._queue.append(replace(final, reason=final.reason + " Second half: play taken up from one side."))
+        return Move(goal.positions | first, f"Past the goal by {self.settings.overshoot:g} plays, to come back from one side.")
+
+    def _note(self, move: Move, observation: Observation) -> None:
+        """Remember which flank each axis leans on, and how much play may be left in it."""
+        for axis in self.task.instrument.goniometer.rotations:
+            if axis.name not in move.axes:
+                continue
+            travel = move.axes[axis.name] - observation.axes.get(axis.name, 0.0)
+            if abs(travel) < 0.5 * axis.resolution:
+                continue
+            sense = 1 if travel > 0.0 else -1
+            same = self._sense.get(axis.name, 0) == sense
+            taken_up = abs(travel) > 2.0 * axis.backlash
+            # Relative to the last frame nothing is lost if the axis leans on the flank that it leant on then.
+            if taken_up:
+                self._slack[axis.name] = 0.0 if same or self._queue else axis.backlash
+                self._sense[axis.name] = sense
+            elif not same:
+                self._slack[axis.name] = axis.backlash
+
+    def _verify(self, observation: Observation, sigma: float, said: str) -> Decision:
+        """A frame as long as the precision wants it; the last frame's tells how precise a second is."""
+        task, settings = self.task, self.settings
+        wanted = task.tolerance_deg * (1.0 - settings.aim) / settings.sigmas
+        frame = relevant_sigma_deg(task.target, self._holder.covariance) if self._holder is not None else wanted
+        seconds = observation.exposure_s * min(max((frame / (0.8 * wanted)) ** 2, 0.5), settings.growth)
+        fresh = all(abs(v - observation.axes.get(n, 0.0)) < STILL for n, v in self._frame_axes.items())
+        if fresh:
+            self._imprecise += 1
+            seconds = max(seconds, 2.0 * observation.exposure_s)
+            if self._imprecise > 2 * settings.tries:
+                return GiveUp(f"{said}: frames do not become precise enough for {task.tolerance_deg:g} deg.")
+            return Expose(self._clip(seconds), f"{said}: a longer frame for a smaller error.")
+        return Expose(self._clip(seconds), f"{said} by dead reckoning: look where it is.")
+
+    def _look_again(self, observation: Observation, p: float) -> Decision:
+        """Not sure of the indexing: longer, then from elsewhere, then give up."""
+        task, settings = self.task, self.settings
+        n = 0 if observation.spots is None else len(observation.spots)
+        seconds = self._clip(observation.exposure_s * settings.growth)
+        said = f"{n} spots, confidence {p:.3f}"
+        if self._unsure < settings.tries or observation.exposure_s < 0.5 * task.exposure_s:
+            return Expose(seconds, f"{said}: expose longer.")
+        if n < 4 and observation.exposure_s >= 0.999 * self._clip(math.inf):
+            return GiveUp(f"Too weak: {n} spots after {observation.exposure_s:g} s, the longest frame allowed.")
+        if self._elsewhere >= 4:
+            return GiveUp(f"{said} after {self._seen} frames at {self._elsewhere + 1} orientations: no sure indexing.")
+        self._elsewhere += 1
+        self._unsure = 0
+        where = self._other_place(observation)
+        self._queue.append(Expose(observation.exposure_s, "The same exposure from another side."))
+        text = ", ".join(f"{k} {v:.1f}" for k, v in where.items())
+        return Move(where, f"{said}: look from another side, {text}.")
+
+    def _other_place(self, observation: Observation) -> dict[str, float]:
+        """Every axis 17 to 31 degrees on, towards the middle of its range: another set of planes reflects."""
+        out = {}
+        for k, axis in enumerate(self.task.instrument.goniometer.rotations):
+            here = observation.axes.get(axis.name, 0.0)
+            middle = 0.5 * (axis.limits[0] + axis.limits[1])
+            way = 1.0 if here < middle or (here == middle and (k + self._elsewhere) % 2) else -1.0
+            step = min(17.0 + 7.0 * ((k + self._elsewhere) % 3), 0.25 * (axis.limits[1] - axis.limits[0]))
+            out[axis.name] = float(min(max(here + way * step, axis.limits[0]), axis.limits[1]))
+        return out
+
+    def _clip(self, seconds: float) -> float:
+        return float(min(max(seconds, 1e-3), self.task.max_exposure_s))
+
+    def _affordable(self, decision: Expose, observation: Observation) -> Decision:
+        """What the task still pays for, or the end."""
+        task = self.task
+        if observation.n_exposures >= task.max_exposures:
+            return GiveUp(f"Not sure after {observation.n_exposures} exposures, which is all that is allowed.")
+        left = min(task.max_dose_s - observation.dose_s, task.max_time_s - observation.clock_s)
+        if left < 0.5 * decision.seconds:
+            return GiveUp(f"{left:.0f} s of time or dose are left, an exposure of {decision.seconds:.0f} s is needed.")
+        return replace(decision, seconds=min(decision.seconds, left))
