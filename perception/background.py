@@ -8,6 +8,7 @@ take over their neighbours' value. Between the middles of blocks both are linear
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -149,8 +150,8 @@ def _weights(edges: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.fl
     return index.astype(np.int64), share.astype(np.float32)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _middle(values: Image, n: int) -> np.float32:
+@numba.njit(cache=True)
+def _middle(values: Image, n: int) -> Any:
     """The median of the first ``n`` values, which are put in another order (Hoare's selection)."""
     k = n // 2
     low, high = 0, n - 1
@@ -175,7 +176,7 @@ def _middle(values: Image, n: int) -> np.float32:
     return values[k]
 
 
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, fastmath=True)
 def _clipped(values: Image, start: np.float32, low: np.float32, high: np.float32) -> tuple[int, float, float]:
     """Number, mean and mean square of the differences from ``start`` that lie between ``low`` and ``high``."""
     total = np.float32(0.0)
@@ -192,7 +193,7 @@ def _clipped(values: Image, start: np.float32, low: np.float32, high: np.float32
     return int(kept), float(total / number), float(squares / number)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _block_statistics(
     image: Image,
     live: NDArray[np.bool_],
@@ -249,7 +250,7 @@ def _block_statistics(
     return level, variance, number
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _upsample(
     level: NDArray[np.float64],
     variance: NDArray[np.float64],

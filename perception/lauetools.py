@@ -329,8 +329,7 @@ def read_det(path: str | Path) -> LaueToolsGeometry:
             f"{path}: kf_direction is {direction}; only detectors above the sample (Z>0) are read. "
             "Write the detector into an instrument file instead."
         )
-    shape = (int(values[6]), int(values[7])) if len(values) >= 8 else _SHAPE_OF_PIXEL.get(round(values[5], 6))
-    return LaueToolsGeometry(*values[:6], shape=shape)
+    return _geometry(values[:6], [int(x) for x in values[6:8]])
 
 
 def read_fit(path: str | Path) -> LaueToolsFit:
@@ -370,28 +369,26 @@ def read_fit(path: str | Path) -> LaueToolsFit:
     )
 
 
+def _geometry(values: list[float], frame: list[int]) -> LaueToolsGeometry:
+    """From distance, xcen, ycen, xbet, xgam, pixel size, and the frame (rows, cols) if it is known."""
+    distance, xcen, ycen, xbet, xgam, pixel = values
+    shape = (frame[0], frame[1]) if len(frame) == 2 else _SHAPE_OF_PIXEL.get(round(pixel, 6))
+    return LaueToolsGeometry(distance, xcen, ycen, xbet, xgam, pixel, shape)
+
+
 def _geometry_from_comments(lines: list[str]) -> LaueToolsGeometry | None:
     found = {}
     for line in lines:
         key, _, value = line.lstrip("# ").partition(":")
-        if line.startswith("#") and key.strip() in {"dd", "xcen", "ycen", "xbet", "xgam", "pixelsize"}:
+        if line.startswith("#") and numbers(value):
             found[key.strip()] = numbers(value)[0]
-    if len(found) < 6:
-        return None
-    values = [found[k] for k in ("dd", "xcen", "ycen", "xbet", "xgam", "pixelsize")]
-    return LaueToolsGeometry(*values, shape=_SHAPE_OF_PIXEL.get(round(found["pixelsize"], 6)))
+    wanted = ("dd", "xcen", "ycen", "xbet", "xgam", "pixelsize")
+    return _geometry([found[k] for k in wanted], []) if all(k in found for k in wanted) else None
 
 
 def _geometry_from_fit(lines: list[str]) -> LaueToolsGeometry | None:
-    pose, pixel, shape = (
-        line_after(lines, m) for m in ("#DetectorParameters", "#pixelsize", "#Frame dimensions")
+    pose, pixel, frame = (
+        numbers(line_after(lines, m) or "")
+        for m in ("#DetectorParameters", "#pixelsize", "#Frame dimensions")
     )
-    if pose is None or pixel is None:
-        return None
-    size = numbers(pixel)[0]
-    frame = [int(x) for x in numbers(shape or "")]
-    return LaueToolsGeometry(
-        *numbers(pose)[:5],
-        size,
-        (frame[0], frame[1]) if len(frame) == 2 else _SHAPE_OF_PIXEL.get(round(size, 6)),
-    )
+    return _geometry([*pose[:5], pixel[0]], [int(x) for x in frame]) if len(pose) >= 5 and pixel else None

@@ -152,7 +152,7 @@ def _suffix(path: Path) -> str:
 
 def _finish(path: Path, frame: Frame, detector: Detector | None) -> FrameInput:
     """Refuse NaN, find the mask and the saturation from the kind of numbers."""
-    counts = frame.counts
+    counts: NDArray[Any] = frame.counts
     if counts.ndim != 2 or counts.size == 0:
         raise FrameFileError(
             f"{path}: a frame has two dimensions; shape {counts.shape} came. Choose one with index=."
@@ -190,7 +190,11 @@ def _finish(path: Path, frame: Frame, detector: Detector | None) -> FrameInput:
 def _read_list(path: Path, suffix: str) -> FrameInput:
     if suffix == ".det":
         return FrameInput(path, detector=lauetools.read_det(path).to_detector())
-    found = {".dat": lauetools.read_dat, ".cor": lauetools.read_cor, ".fit": lauetools.read_fit}[suffix](path)
+    found: lauetools.LaueToolsFit | lauetools.LaueToolsSpots
+    if suffix == ".fit":
+        found = lauetools.read_fit(path)
+    else:
+        found = lauetools.read_dat(path) if suffix == ".dat" else lauetools.read_cor(path)
     known = found.geometry is not None and found.geometry.shape is not None
     detector = found.geometry.to_detector() if known and found.geometry is not None else None
     return FrameInput(path, spots=found.spot_list(), detector=detector)
@@ -206,7 +210,7 @@ def _with_fabio(path: Path, index: int) -> tuple[NDArray[Any], dict[str, object]
                 f"{path} holds {count} frames; index {index} does not exist. Give 0 to {count - 1}."
             )
         part = image if index == 0 else image.getframe(index)
-        header = {str(k): str(v) for k, v in dict(part.header).items()}
+        header: dict[str, object] = {str(k): str(v) for k, v in dict(part.header).items()}
         return np.array(part.data), header
 
 

@@ -21,7 +21,7 @@ FLUX, COL, ROW, CC, RR, CR, LEVEL = range(7)
 _MAX_HALF = 14
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _invert(matrix: Floats, inverse: Floats, n: int) -> bool:
     """Inverse of a symmetric positive definite matrix by Cholesky; False if it is none."""
     lower = np.zeros((n, n))
@@ -50,7 +50,7 @@ def _invert(matrix: Floats, inverse: Floats, n: int) -> bool:
     return True
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _others(
     parameters: Floats, fitted: NDArray[np.bool_], near: NDArray[np.int64], n: int, c: int, r: int
 ) -> float:
@@ -68,7 +68,21 @@ def _others(
     return total
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
+def _near(peaks: Floats, s: int, near: NDArray[np.int64]) -> tuple[int, bool]:
+    """Put the spots within 30 px of spot ``s`` into ``near``; their number, and whether one is within 8 px."""
+    n = 0
+    touching = False
+    for o in range(len(peaks)):
+        du, dv = peaks[o, 0] - peaks[s, 0], peaks[o, 1] - peaks[s, 1]
+        if o != s and du * du + dv * dv < 900.0:
+            near[n] = o
+            n += 1
+            touching |= du * du + dv * dv < 64.0
+    return n, touching
+
+
+@numba.njit(cache=True)
 def fit_spots(
     residual: Image,
     sigma: Image,
@@ -109,14 +123,7 @@ def fit_spots(
     near = np.empty(n, dtype=np.int64)
     for turn in range(rounds):
         for s in range(n):
-            n_near = 0
-            touching = False
-            for o in range(n):
-                du, dv = peaks[o, 0] - peaks[s, 0], peaks[o, 1] - peaks[s, 1]
-                if o != s and du * du + dv * dv < 900.0:
-                    near[n_near] = o
-                    n_near += 1
-                    touching |= du * du + dv * dv < 64.0
+            n_near, touching = _near(peaks, s, near)
             # Far neighbours matter little, close ones have to settle with each other.
             if turn > 0 and (n_near == 0 or (turn > 1 and not touching)):
                 continue
@@ -127,7 +134,7 @@ def fit_spots(
             fitted[s] = quality[s, 3] > 0.0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _fit_one(
     residual: Image,
     sigma: Image,
@@ -157,6 +164,7 @@ def _fit_one(
     inverse = np.empty((7, 7))
     score = np.empty(7)
     gradient = np.empty(7)
+    delta = np.empty(7)
     background_prior = 0.25 * excess * np.float64(sigma[pr, pc]) ** 2 + 1e-12
     chi2, used, light, seen = 0.0, 0.0, 0.0, 0.0
     half = 5
@@ -230,7 +238,11 @@ def _fit_one(
         if settled and step > 9:
             break
         change = 0.0
-        delta = inverse @ score
+        for i in range(7):
+            total = 0.0
+            for j in range(7):
+                total += inverse[i, j] * score[j]
+            delta[i] = total
         # Long steps are cut, all of them together, so that the direction stays.
         scale = 1.0
         reach = 0.5 * np.sqrt(min(p[CC], p[RR])) + 0.3

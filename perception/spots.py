@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lauepilot.perception import spotsearch
 from lauepilot.perception.background import BackgroundEstimate, Image, estimate_background
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.spotfit import CC, COL, CR, FLUX, ROW, RR, fit_spots
@@ -78,7 +78,7 @@ def find_spots(
         background = estimate_background(counts, live, gain=frame.gain, offset=frame.offset)
     # A point spread far below a pixel puts whole spots into single pixels, which then cannot be told from faults.
     sharp = detector is not None and detector.sensor.point_spread_px < _MIN_SIGMA_PX
-    residual, usable, saturated = _prepare(
+    residual, usable, saturated = spotsearch.prepare(
         counts, background.level, background.sigma, live, np.float32(frame.saturation), not sharp
     )
     peaks, excess = _candidates(residual, background.sigma, usable, frame.gain, threshold_sigma)
@@ -87,6 +87,8 @@ def find_spots(
     parameters, covariance, quality = _fit(
         residual, background.sigma, usable & ~saturated, peaks, frame.gain, excess
     )
+    if sharp:
+        _centroids(residual, background.sigma, peaks, parameters, covariance, quality, frame.gain)
     keep = _believable(peaks, parameters, quality, sharp)
     index = np.flatnonzero(keep)
     index = index[np.argsort(-parameters[index, FLUX], kind="stable")][:max_spots]
@@ -99,13 +101,13 @@ def _candidates(
     """Pixels (n, 2) of maxima, highest first, and the factor on the variance for correlated noise."""
     fine, fine_excess, noise, skew = _score(residual, sigma, usable, gain, threshold, FILTER_PX[0])
     broad, _, _, _ = _score(residual, sigma, usable, gain, threshold, FILTER_PX[1])
-    rows, cols = _maxima(fine)
+    rows, cols = spotsearch.maxima(fine)
     order = np.argsort(-fine[rows, cols], kind="stable")[:20000]
     rows, cols = rows[order], cols[order]
-    kept = _prominent(fine, sigma, rows, cols, threshold, noise, gain * skew)
+    kept = spotsearch.prominent(fine, sigma, rows, cols, threshold, noise, gain * skew)
     sharp = np.stack([cols[kept], rows[kept]], axis=1)
     # The broad filter joins touching spots: it has a say only where the fine one sees nothing.
-    rows, cols = _maxima(broad)
+    rows, cols = spotsearch.maxima(broad)
     new = ndimage.maximum_filter(fine, size=9)[rows, cols] < 1.0 if len(rows) else np.zeros(0, dtype=np.bool_)
     return np.concatenate([sharp, np.stack([cols[new], rows[new]], axis=1)]).astype(float), fine_excess
 
@@ -116,7 +118,7 @@ def _score(
     """The smoothed image over its threshold; the factor on the variance, the noise in sigmas, and the skewness."""
     taps = _taps(width)
     smooth = np.empty_like(residual)
-    _smooth(residual, taps, smooth)
+    spotsearch.smooth(residual, taps, smooth)
     kernel = np.outer(np.r_[taps[:0:-1], taps], np.r_[taps[:0:-1], taps]).astype(float)
     noise = math.sqrt(float((kernel**2).sum()))
     skew = float((kernel**3).sum() / (kernel**2).sum())
@@ -124,7 +126,7 @@ def _score(
     measured = _scatter(smooth, sigma, usable) / noise
     factor = measured if measured > 1.05 else 1.0
     photon = (threshold**2 - 1.0) / 6.0 * gain * skew
-    _normalise(smooth, sigma, np.float32(threshold * noise * factor), np.float32(photon))
+    spotsearch.normalise(smooth, sigma, np.float32(threshold * noise * factor), np.float32(photon))
     return smooth, factor**2, noise * factor, skew
 
 
@@ -162,6 +164,49 @@ def _fit(
         width2 = float(np.clip(np.sqrt(np.median(area[good])), 0.3, 9.0))
     fit_spots(residual, sigma, usable, peaks, parameters, covariance, quality, gain, excess, width2, 12)
     return parameters, covariance, quality
+
+
+def _centroids(
+    residual: Image,
+    sigma: Image,
+    peaks: FloatArray,
+    parameters: FloatArray,
+    covariance: FloatArray,
+    quality: FloatArray,
+    gain: float,
+) -> None:
+    """Replace fits of spots that fill hardly more than a pixel, where a Gaussian has no width to be fitted.
+
+    The centroid of 3 x 3 pixels stands in; where in its pixel such a spot lies is not known (variance 1/12).
+    """
+    height, width = residual.shape
+    for s, (col, row) in enumerate(peaks.astype(int)):
+        area = parameters[s, CC] * parameters[s, RR] - parameters[s, CR] ** 2
+        if quality[s, 3] > 0 and area > 0.25 and parameters[s, FLUX] > 3.0 * quality[s, 0]:
+            continue
+        window = np.s_[max(0, row - 1) : min(height, row + 2), max(0, col - 1) : min(width, col + 2)]
+        light = residual[window].astype(float)
+        variance = sigma[window].astype(float) ** 2 + gain * np.maximum(light, 0.0)
+        rows, cols = np.mgrid[window]
+        flux = float(light.sum())
+        if flux <= 0.0:
+            continue
+        c, r = float((light * cols).sum() / flux), float((light * rows).sum() / flux)
+        parameters[s] = (
+            flux,
+            np.clip(c, col - 1, col + 1),
+            np.clip(r, row - 1, row + 1),
+            1 / 12,
+            1 / 12,
+            0.0,
+            0.0,
+        )
+        du, dv = cols - c, rows - r
+        covariance[s] = np.array(
+            [(du * du * variance).sum(), (dv * dv * variance).sum(), (du * dv * variance).sum()]
+        )
+        covariance[s] = covariance[s] / flux**2 + np.array([1 / 12, 1 / 12, 0.0])
+        quality[s] = np.sqrt(variance.sum()), 1.0, 1.0, 1.0
 
 
 def _believable(
@@ -222,139 +267,3 @@ def _spot_list(
         counts_sigma=quality[:, 0] / gain,
         saturated=flags,
     )
-
-
-# ------------------------------------------------------------------------------------------------------- kernels
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _prepare(
-    counts: Image, level: Image, sigma: Image, live: NDArray[np.bool_], saturation: np.float32, reject: bool
-) -> tuple[Image, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Counts above background (0 where blind), usable pixels without faulty ones, saturated pixels."""
-    height, width = counts.shape
-    residual = np.zeros_like(counts)
-    usable = live.copy()
-    saturated = np.zeros(counts.shape, dtype=np.bool_)
-    for r in range(height):
-        for c in range(width):
-            if live[r, c]:
-                residual[r, c] = counts[r, c] - level[r, c]
-                saturated[r, c] = counts[r, c] >= saturation
-    if not reject:
-        return residual, usable, saturated
-    for r in range(height):
-        for c in range(width):
-            e, s = residual[r, c], sigma[r, c]
-            if -8.0 * s < e < 6.0 * s:
-                continue
-            around, n = np.float32(0.0), 0
-            for k in range(4):
-                i, j = r + (k - 1) * (k % 2 == 0), c + (k - 2) * (k % 2 == 1)
-                if 0 <= i < height and 0 <= j < width and live[i, j]:
-                    around += counts[i, j] - level[i, j]
-                    n += 1
-            # A true spot lights its neighbours: the sum of four is over 0.9 of the top for a sigma of half a pixel.
-            # A dead pixel is dark alone.
-            if n >= 2 and (around * 4 / n + 6.0 * s < 0.4 * e or (e < 0 and around > 0.4 * e)):
-                usable[r, c] = False
-    for r in range(height):
-        for c in range(width):
-            if not usable[r, c]:
-                residual[r, c] = 0.0
-    return residual, usable, saturated
-
-
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
-def _smooth(image: Image, taps: Image, out: Image) -> None:
-    """Separable symmetric convolution; beyond the frame there is nothing."""
-    height, width = image.shape
-    n = len(taps)
-    line = np.empty(width + 2 * n, dtype=np.float32)
-    for r in range(height):
-        line[:] = np.float32(0.0)
-        for c in range(width):
-            line[n + c] = image[r, c] * taps[0]
-        for k in range(1, n):
-            if r - k >= 0 and r + k < height:
-                for c in range(width):
-                    line[n + c] += taps[k] * (image[r - k, c] + image[r + k, c])
-            elif r - k >= 0:
-                for c in range(width):
-                    line[n + c] += taps[k] * image[r - k, c]
-            elif r + k < height:
-                for c in range(width):
-                    line[n + c] += taps[k] * image[r + k, c]
-        for c in range(width):
-            out[r, c] = taps[0] * line[n + c]
-        for k in range(1, n):
-            for c in range(width):
-                out[r, c] += taps[k] * (line[n + c - k] + line[n + c + k])
-
-
-@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator]
-def _normalise(smooth: Image, sigma: Image, per_sigma: np.float32, photon: np.float32) -> None:
-    """Divide the smoothed image by its threshold."""
-    height, width = smooth.shape
-    for r in range(height):
-        for c in range(width):
-            smooth[r, c] /= per_sigma * sigma[r, c] + photon
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _maxima(score: Image) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pixels (rows, cols) above 1 that no neighbour tops."""
-    height, width = score.shape
-    rows, cols = [], []
-    for r in range(height):
-        for c in range(width):
-            s = score[r, c]
-            if s < 1.0:
-                continue
-            top = True
-            for i in range(max(r - 1, 0), min(r + 2, height)):
-                for j in range(max(c - 1, 0), min(c + 2, width)):
-                    # Of a plateau's pixels the first counts.
-                    before = i < r or (i == r and j < c)
-                    t = score[i, j]
-                    if (before and t >= s) or (not before and t > s):
-                        top = False
-            if top:
-                rows.append(r)
-                cols.append(c)
-    return np.array(rows, dtype=np.int64), np.array(cols, dtype=np.int64)
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _prominent(
-    score: Image,
-    sigma: Image,
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
-    threshold: float,
-    noise: float,
-    photon: float,
-) -> NDArray[np.bool_]:
-    """Which maxima, highest first, are parted by a valley deeper than noise from every higher one within 14 pixels."""
-    n = len(rows)
-    keep = np.ones(n, dtype=np.bool_)
-    for s in range(n):
-        r, c = rows[s], cols[s]
-        own = np.float64(score[r, c])
-        unit = threshold * noise * np.float64(sigma[r, c]) + (threshold * threshold - 1.0) / 6.0 * photon
-        spread = np.sqrt((noise * np.float64(sigma[r, c])) ** 2 + photon * own * unit) / unit
-        for o in range(s):
-            du, dv = cols[o] - c, rows[o] - r
-            if not keep[o] or du * du + dv * dv > 196:
-                continue
-            valley = own
-            steps = 2 * max(abs(du), abs(dv))
-            for k in range(1, steps):
-                valley = min(
-                    valley,
-                    np.float64(score[r + int(np.rint(dv * k / steps)), c + int(np.rint(du * k / steps))]),
-                )
-            if own - max(valley, 0.0) < 3.5 * spread + 0.003 * np.float64(score[rows[o], cols[o]]):
-                keep[s] = False
-                break
-    return keep

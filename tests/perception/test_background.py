@@ -37,7 +37,7 @@ def test_dome_under_spots_blind_regions_and_dead_pixels() -> None:
     # A few per cent of one pixel's noise where a spot is summed over 30 pixels.
     assert abs(np.median(error)) < 0.08
     assert np.percentile(np.abs(error), 95) < 0.35
-    np.testing.assert_allclose(np.median(found.sigma[mask] / np.sqrt(truth)[mask]), 1.0, atol=0.03)
+    np.testing.assert_allclose(np.median(found.sigma[mask] / np.sqrt(truth)[mask]), 1.0, atol=0.06)
 
 
 def test_unknown_gain_falls_back_to_the_scatter() -> None:
