@@ -1,0 +1,250 @@
+"""The commands and their options; each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lauepilot.cli.output import (
+    EXIT_HELP,
+    Exit,
+    UserError,
+    guarded,
+    print_json,
+    run_folder,
+    whole_file,
+    whole_folder,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+app = typer.Typer(
+    name="lauepilot",
+    help="Aligns crystals by Laue diffraction, and decides how long to count.",
+    epilog=EXIT_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CrystalOption = Annotated[str, typer.Option(help="Name in the zoo (see 'lauepilot crystals') or path of a CIF.")]
+InstrumentOption = Annotated[str, typer.Option(help="Shipped name (see 'lauepilot instruments') or path of a YAML file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers; a new one by default.")]
+FaultsOption = Annotated[str, typer.Option(help="How far the instrument strays from its drawing: none, default, harsh.")]
+
+
+def main() -> None:
+    """The console script ``lauepilot``."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from lauepilot import __version__
+
+        typer.echo(f"lauepilot {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Aligns crystals by Laue diffraction, and decides how long to count."""
+
+
+def _generator(seed: int | None) -> tuple[int, np.random.Generator]:
+    import numpy
+
+    number = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+    return number, numpy.random.default_rng(number)
+
+
+@app.command(epilog=EXIT_HELP)
+@guarded
+def align(
+    crystal: CrystalOption = "si",
+    instrument: InstrumentOption = "lab",
+    target: Annotated[
+        str,
+        typer.Option(help="What goes where: '[0 0 1] beam, (1 0 0) up' is a zone along the beam with a plane's normal up."),
+    ] = "[0 0 1] beam, (1 0 0) up",
+    seed: SeedOption = None,
+    agent: Annotated[str, typer.Option(help="Who decides: index-and-move, oracle, random.")] = "index-and-move",
+    faults: FaultsOption = "default",
+    exposure: Annotated[float | None, typer.Option(help="First exposure in seconds; the instrument's usual one by default.")] = None,
+    speed: Annotated[float, typer.Option(min=0.0, help="How many times faster than a real one it runs; 0 is at once.")] = 40.0,
+    out: Annotated[Path | None, typer.Option(help="New folder for the records; lauepilot-runs/<time>-<crystal> by default.")] = None,
+    json_output: JsonOption = False,
+) -> int:
+    """Align a crystal that a simulated instrument holds at a random orientation.
+
+    Runs the Bluesky plan on Ophyd devices and leaves frames, pictures, UB, documents and a summary in a folder.
+    Without --seed the orientation is one from which the target can be reached; a given seed is taken as it comes.
+    """
+    from lauepilot.cli.align import run_align
+
+    return run_align(
+        crystal=crystal, instrument=instrument, target=target, seed=seed, agent=agent, faults=faults, exposure_s=exposure,
+        speed=speed, out=out, as_json=json_output,
+    )  # fmt: skip
+
+
+@app.command(epilog=EXIT_HELP)
+@guarded
+def index(
+    frame: Annotated[Path, typer.Argument(help="Detector image, HDF5/NeXus, .npy, or LaueTools list (.dat .cor .fit).")],
+    crystal: CrystalOption,
+    instrument: InstrumentOption,
+    refine_geometry: Annotated[
+        bool, typer.Option("--refine-geometry", help="Refine the detector's pose even where the file gives it.")
+    ] = False,
+    refine_cell: Annotated[bool, typer.Option("--refine-cell", help="Refine the cell's shape (its scale cannot be seen).")] = False,
+    geometry: Annotated[Path | None, typer.Option(help="File with the geometry to believe: LaueTools .det .cor .fit, own .h5.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Path of the image inside an HDF5 file.")] = None,
+    number: Annotated[int, typer.Option(min=0, help="Which frame of a stack.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for UB, tables and picture; lauepilot-runs/... by default, none with --json.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> int:
+    """Find the orientation of a known crystal in a frame or in a list of spots.
+
+    Geometry stored in a LaueTools list is taken as exact; a raw frame's is refined from the instrument's drawing.
+    """
+    from lauepilot.cli import index as face
+    from lauepilot.cli import report
+    from lauepilot.simulator.crystal import load_crystal
+    from lauepilot.simulator.instrument import load_instrument
+
+    final = None if json_output and out is None else run_folder(out, f"index-{frame.stem}")
+    found = face.index_file(
+        frame, load_crystal(crystal), load_instrument(instrument), stored_geometry=geometry, refine_geometry=refine_geometry,
+        refine_cell=refine_cell, dataset=dataset, number=number,
+    )  # fmt: skip
+    if final is not None:
+        with whole_folder(final) as folder:
+            report.write_folder(found, folder)
+    if json_output:
+        print_json({**report.record(found), "folder": final})
+    else:
+        from lauepilot.cli.tables import console
+
+        screen = console()
+        report.show_index(screen, found)
+        screen.print(f"written: {final}/", soft_wrap=True)
+    return Exit.DONE if found.sure else Exit.UNKNOWN
+
+
+@app.command(epilog=EXIT_HELP)
+@guarded
+def simulate(
+    crystal: CrystalOption = "si",
+    instrument: InstrumentOption = "lab",
+    orientation: Annotated[
+        str | None,
+        typer.Option(help="'euler:P1,P,P2' or 'rotvec:X,Y,Z' in degrees, a 3 x 3 JSON matrix, or a JSON file with U; else random."),
+    ] = None,
+    seed: SeedOption = None,
+    exposure: Annotated[float | None, typer.Option(help="Seconds; the instrument's usual exposure by default.")] = None,
+    faults: FaultsOption = "none",
+    out: Annotated[Path, typer.Option(help="Image file; the suffix tells the format: .h5 .nxs .tif .edf .cbf .png .npy.")] = Path("frame.h5"),
+    picture: Annotated[Path | None, typer.Option(help="PNG for people, with the indices of the brightest spots.")] = None,
+    json_output: JsonOption = False,
+) -> int:
+    """Render a crystal on an instrument to an image file, with counting noise."""
+    from lauepilot.cli import simulate as face
+    from lauepilot.perception.readers import write_frame
+    from lauepilot.simulator.crystal import load_crystal
+    from lauepilot.simulator.instrument import load_instrument
+
+    u_lab = None if orientation is None else face.parse_orientation(orientation)
+    body, machine, level = load_crystal(crystal), load_instrument(instrument), face.fault_level(faults)
+    number, rng = _generator(seed)
+    seconds = machine.exposure_s if exposure is None else exposure
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UserError(f"--picture writes PNG; give a name that ends in .png, not {picture.name!r}.")
+    shot = face.simulate(body, machine, u_lab=u_lab, seconds=seconds, rng=rng, faults=level)
+    write_frame(out, shot.frame, machine)
+    if picture is not None:
+        with whole_file(picture) as part:
+            face.draw(shot, part)
+    facts = {
+        "crystal": body.name, "instrument": machine.name, "U": shot.u_lab, "UB": shot.u_lab @ body.b, "seed": number,
+        "exposure_s": seconds, "shape": shot.frame.counts.shape, "n_spots": len(shot.spots),
+        "brightest": int(shot.frame.counts.max()), "file": out, "picture": picture,
+    }  # fmt: skip
+    if json_output:
+        print_json(facts)
+        return Exit.DONE
+    from lauepilot.cli.tables import console, matrix_lines
+
+    screen = console()
+    screen.print(
+        f"{body.name} on {machine.name}, {seconds:g} s, seed {number}: {len(shot.spots)} spots on the detector, "
+        f"brightest pixel {facts['brightest']}"
+    )
+    for line in matrix_lines("U", shot.u_lab):
+        screen.print(line, style="cyan")
+    for path in (out, picture):
+        if path is not None:
+            screen.print(f"written: {path}", soft_wrap=True)
+    return Exit.DONE
+
+
+@app.command(epilog=EXIT_HELP)
+@guarded
+def bench(
+    what: Annotated[str, typer.Argument(help="simulator, indexing or align.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions; the same figures.")] = False,
+    json_output: JsonOption = False,
+) -> int:
+    """Repeat our figures on this machine, with goals and peers beside them."""
+    known = ("simulator", "indexing", "align")
+    if what not in known:
+        raise UserError(f"There is no benchmark {what!r}. Known: {', '.join(known)}.")
+    from lauepilot.bench import run
+    from lauepilot.cli.tables import console, show_bench
+
+    screen = console()
+    if json_output:
+        print_json(run(what, quick, lambda text: typer.echo(text, err=True)))
+    else:
+        show_bench(screen, run(what, quick, lambda text: screen.print(text, style="dim")))
+    return Exit.DONE
+
+
+@app.command()
+@guarded
+def crystals(json_output: JsonOption = False) -> int:
+    """List the built-in crystals."""
+    from lauepilot.cli import tables
+
+    rows = tables.crystal_rows()
+    if json_output:
+        print_json({"crystals": rows})
+    else:
+        tables.show_rows(tables.console(), rows)
+    return Exit.DONE
+
+
+@app.command()
+@guarded
+def instruments(json_output: JsonOption = False) -> int:
+    """List the shipped instruments."""
+    from lauepilot.cli import tables
+
+    rows = tables.instrument_rows()
+    if json_output:
+        print_json({"instruments": rows})
+    else:
+        tables.show_rows(tables.console(), rows)
+    return Exit.DONE

@@ -1,0 +1,245 @@
+"""``lauepilot index``: a frame or a list of spots from a file to an orientation, a table and a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lauepilot.cli.output import UserError
+from lauepilot.perception.indexing.indexer import Indexer, IndexResult
+from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, strained
+from lauepilot.perception.indexing.sphere import pixel_normals
+from lauepilot.perception.observation import SpotList
+from lauepilot.perception.observer import USUAL_PRIOR
+from lauepilot.perception.readers import FrameInput, read_any
+from lauepilot.perception.spots import find_spots
+from lauepilot.simulator.conventions import HC_KEV_A, FloatArray
+from lauepilot.simulator.crystal import Crystal
+from lauepilot.simulator.detector import Detector
+from lauepilot.simulator.frame import Frame
+from lauepilot.simulator.instrument import Instrument
+from lauepilot.simulator.laue import RayTable, cached_table
+
+#: Below this the answer is "I do not know".
+SURE = 0.95
+
+#: Rays that may show, relative to the brightest.
+COMPLETE = 1e-4
+
+#: How far (relative standard deviation) a cell's shape may be from its CIF where it is refined.
+CELL_SIGMA = 3e-3
+
+FRAME_TEXT = "laboratory: +z along the beam, +y up, right-handed; active rotations; Q_lab = UB h, with 2 pi (1/angstrom)"
+
+
+def rough_prior(detector: Detector) -> GeometryPrior:
+    """What is known of a detector that was set up anew for each experiment: centimetres and a degree."""
+    return GeometryPrior(distance_mm=10.0, centre_mm=100.0 * max(detector.pixel_mm), tilt_deg=1.0)
+
+
+#: Shipped instruments whose drawing holds only roughly, since each experiment calibrates its own geometry.
+ROUGHLY_KNOWN = ("bm32", "aps34")
+
+
+def starting_geometry(
+    found: FrameInput, instrument: Instrument, stored: Detector | None, refine_geometry: bool
+) -> tuple[Instrument, GeometryPrior]:
+    """The instrument to believe for a file, and how well its detector's pose is known: all such choices are made here.
+
+    Parameters
+    ----------
+    found
+        The file's content.
+    instrument
+        As named by the user.
+    stored
+        Geometry that the user gave by a file of its own; it goes before that of the frame's file.
+    refine_geometry
+        Whether a pose that would be taken as exact is refined nonetheless.
+    """
+    pose = stored if stored is not None else found.detector
+    if pose is None:
+        rough = instrument.name in ROUGHLY_KNOWN or found.spots is not None
+        return instrument, rough_prior(instrument.detector) if rough else USUAL_PRIOR
+    # A calibration tells pose and shape; holes, sensor and background are the instrument's where it has the same frame.
+    own = instrument.detector
+    if pose.shape == own.shape and not pose.blind:
+        pose = replace(pose, blind=own.blind, sensor=own.sensor, background=own.background)
+    exact = found.spots is not None or stored is not None
+    return instrument.with_detector(pose), GeometryPrior() if exact and not refine_geometry else USUAL_PRIOR
+
+
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """A file's pattern with what was made of it.
+
+    Attributes
+    ----------
+    crystal, instrument
+        What was looked for, and the instrument with the pose as believed before.
+    spots
+        All found spots.
+    result
+        The indexer's answer, faint spots included.
+    frame
+        The frame; None for lists of spots.
+    source
+        Path of the file.
+    geometry_refined
+        Whether the detector's pose was free.
+    table
+        Rays down to the faintest that may show.
+    """
+
+    crystal: Crystal
+    instrument: Instrument
+    spots: SpotList
+    result: IndexResult
+    frame: Frame | None
+    source: str
+    geometry_refined: bool
+    table: RayTable
+
+    @property
+    def sure(self) -> bool:
+        """Whether there is an orientation to stand by."""
+        return self.result.orientation is not None and self.result.confidence >= SURE
+
+    @property
+    def detector(self) -> Detector:
+        """The detector with its refined pose."""
+        return self.instrument.detector if self.result.refinement is None else self.result.refinement.detector
+
+
+def index_file(
+    path: Path,
+    crystal: Crystal,
+    instrument: Instrument,
+    *,
+    stored_geometry: Path | None = None,
+    refine_geometry: bool = False,
+    refine_cell: bool = False,
+    dataset: str | None = None,
+    number: int = 0,
+) -> Indexed:
+    """Index a detector image or a list of spots.
+
+    Raises
+    ------
+    FrameError, FrameFileError, LaueToolsError, IndexingError, FileNotFoundError, UserError
+        If the file cannot be used; the message says why and what to do.
+    """
+    found = read_any(path, dataset=dataset, index=number)
+    stored = None
+    if stored_geometry is not None:
+        stored = read_any(stored_geometry).detector
+        if stored is None:
+            raise UserError(f"{stored_geometry} holds no geometry. Give a LaueTools .det, .cor or .fit, or an own .h5 frame.")
+    believed, prior = starting_geometry(found, instrument, stored, refine_geometry)
+    if found.frame is None and found.spots is None:
+        raise UserError(f"{path} is a calibration and holds no spots. Give it with --geometry, and a frame or list first.")
+    frame = None if found.frame is None else with_units(found.frame, believed)
+    spots = found.spots if frame is None else find_spots(frame, believed.detector, found.mask)
+    if spots is None:
+        raise UserError(f"{path} holds neither frame nor spots.")
+    return index_spots(
+        spots, Indexer(crystal, believed, prior), frame=frame, source=str(path), refine_cell=refine_cell
+    )
+
+
+def with_units(frame: Frame, instrument: Instrument) -> Frame:
+    """A frame whose file tells nothing of units per photon takes them from the instrument's sensor."""
+    sensor = instrument.detector.sensor
+    if frame.instrument or (frame.gain, frame.offset) != (1.0, 0.0):
+        return frame
+    saturation = min(frame.saturation, sensor.saturation_adu)
+    return replace(frame, gain=sensor.gain_adu, offset=sensor.offset_adu, saturation=saturation)
+
+
+def index_spots(
+    spots: SpotList,
+    indexer: Indexer,
+    *,
+    frame: Frame | None = None,
+    source: str = "",
+    refine_cell: bool = False,
+) -> Indexed:
+    """Index spots, the faint ones too.
+
+    Raises
+    ------
+    IndexingError
+        If there are too few.
+    """
+    cell_sigma = CELL_SIGMA if refine_cell else 0.0
+    result = indexer.index(spots, cell_sigma=cell_sigma, complete=True)
+    table = cached_table(indexer.crystal, indexer.instrument, COMPLETE)
+    refined = not indexer.prior.known
+    return Indexed(indexer.crystal, indexer.instrument, spots, result, frame, source, refined, table)
+
+
+@dataclass(frozen=True, eq=False)
+class SpotTable:
+    """Explained spots, brightest first; all arrays have the length n.
+
+    Attributes
+    ----------
+    spot
+        Index in the list of found spots.
+    pixels, predicted
+        (n, 2) as (col, row).
+    counts
+        Photons (or the list's own unit).
+    hkl
+        (n, 3) lowest harmonic that is not absent.
+    energy_kev
+        At which ``hkl`` reflects.
+    residual_px
+        Distance of found and predicted.
+    """
+
+    spot: NDArray[np.int64]
+    pixels: FloatArray
+    predicted: FloatArray
+    counts: FloatArray
+    hkl: NDArray[np.int64]
+    energy_kev: FloatArray
+    residual_px: FloatArray
+
+
+def spot_table(indexed: Indexed) -> SpotTable:
+    """The explained spots of a pattern."""
+    fit, orientation = indexed.result.refinement, indexed.result.orientation
+    if fit is None or orientation is None:
+        empty = np.zeros(0)
+        return SpotTable(
+            np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2)), empty, np.zeros((0, 3), np.int64), empty, empty
+        )
+    found = indexed.spots.pixels[fit.spot]
+    counts = indexed.spots.counts[fit.spot]
+    # The indexer's rays are a choice of its own: the plane normal of the predicted pixel tells which one it is.
+    g = pixel_normals(found - fit.residual_px, fit.detector) @ fit.u
+    ray = np.argmax(g @ directions(indexed, fit).T, axis=1)
+    hkl = indexed.table.hkl[ray] * indexed.table.first_order[ray][:, None]
+    q = hkl @ orientation.ub.T
+    length = np.linalg.norm(q, axis=1)
+    energy = HC_KEV_A * length / (4.0 * np.pi * (-q[:, 2] / length))  # Bragg: lambda = 4 pi sin(theta) / q
+    order = np.argsort(-counts, kind="stable")
+    return SpotTable(
+        np.asarray(fit.spot)[order],
+        found[order],
+        (found - fit.residual_px)[order],
+        counts[order],
+        hkl[order],
+        energy[order],
+        np.linalg.norm(fit.residual_px, axis=1)[order],
+    )
+
+
+def directions(indexed: Indexed, fit: Refinement) -> FloatArray:
+    """Plane normals (n, 3) of the table's rays in the crystal's frame, with the refined strain."""
+    rays = indexed.table.direction
+    return strained(rays, fit.strain) if fit.strain.any() else rays
