@@ -1,7 +1,7 @@
 """The one builder of observations: frames to what an agent may know.
 
-Environment and Bluesky plan call the same `Observer`; nothing that an agent sees in training is computed by other code than what
-it sees at the instrument.
+Environment and Bluesky plan call the same `Observer`; nothing that an agent sees in training is computed by
+other code than what it sees at the instrument.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lauepilot.perception.indexing.indexer import Indexer, IndexingError, on_sphere, pixel_normals
+from lauepilot.perception.indexing.indexer import Indexer, IndexingError
 from lauepilot.perception.indexing.refine import GeometryPrior
+from lauepilot.perception.indexing.sphere import on_sphere, pixel_normals
 from lauepilot.perception.observation import Belief, Observation
 from lauepilot.perception.spots import find_spots
 from lauepilot.simulator.crystal import Crystal
@@ -103,7 +104,9 @@ class Observer:
 
 
 def rebinned(frame: Frame, shape: tuple[int, int]) -> np.ndarray:
-    """Photons of a frame summed into coarse pixels (rows, cols), float32; each fine pixel goes to the coarse one at its middle."""
+    """Photons of a frame summed into coarse pixels (rows, cols), float32; each fine pixel goes to the coarse
+    one at its middle.
+    """
     photons = (np.asarray(frame.counts, dtype=np.float64) - frame.offset) / frame.gain
     rows = (np.arange(photons.shape[0]) * shape[0]) // photons.shape[0]
     cols = (np.arange(photons.shape[1]) * shape[1]) // photons.shape[1]

@@ -66,7 +66,9 @@ def axis_rotation(axis: ArrayLike, angle: float) -> FloatArray:
     direction = np.asarray(axis, dtype=float)
     length = float(np.linalg.norm(direction))
     if length == 0.0:
-        raise ValueError("A rotation axis needs a direction; (0, 0, 0) came. Give three numbers, e.g. (0, 1, 0).")
+        raise ValueError(
+            "A rotation axis needs a direction; (0, 0, 0) came. Give three numbers, e.g. (0, 1, 0)."
+        )
     return rotation_matrix(direction * (angle / length))
 
 

@@ -1,7 +1,7 @@
 """Crystals: cell, symmetry and atoms of a CIF, and what they scatter.
 
-Everything is taken from the CIF through gemmi: cell, space group, sites, displacement parameters. Nothing is absent by
-rule: a reflection is absent because its structure factor, computed from the atoms, vanishes.
+Everything is taken from the CIF through gemmi: cell, space group, sites, displacement parameters. Nothing is
+absent by rule: a reflection is absent because its structure factor, computed from the atoms, vanishes.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ class Crystal:
     ) -> tuple[tuple[str, ...], NDArray[np.complex128], FloatArray]:
         """Geometric structure factors element by element: elements (m), sums (n, m) and form factors (n, m).
 
-        ``sums`` hold occupancy, displacement and phase of all atoms of the element; ``form`` is f0 of the International
-        Tables (X-rays; electrons) or the bound coherent scattering length (neutrons; fm), both from gemmi.
+        ``sums`` hold occupancy, displacement and phase of all atoms of the element; ``form`` is f0 of the
+        International Tables (X-rays; electrons) or the bound coherent scattering length (neutrons; fm), both
+        from gemmi.
         """
         indices = np.asarray(hkl, dtype=float).reshape(-1, 3)
         elements = tuple(dict.fromkeys(self.atoms.elements))
@@ -118,7 +119,9 @@ class Crystal:
         for start in range(0, len(indices), 4096):
             h = indices[start : start + 4096]
             phase = np.exp(2j * np.pi * (h @ self.atoms.fractional.T))
-            damping = np.exp(-2.0 * np.pi**2 * np.einsum("ni,aij,nj->na", h, self.atoms.u_star, h, optimize=True))
+            damping = np.exp(
+                -2.0 * np.pi**2 * np.einsum("ni,aij,nj->na", h, self.atoms.u_star, h, optimize=True)
+            )
             weighted = phase * damping * self.atoms.occupancy
             for m in range(len(elements)):
                 sums[start : start + 4096, m] = weighted[:, column == m].sum(axis=1)
@@ -141,7 +144,9 @@ class Crystal:
         return np.asarray((sums * factors).sum(axis=1))
 
     def reflections(self, q_max: float) -> NDArray[np.int64]:
-        """All ``hkl`` (n, 3) but the origin with a reciprocal-lattice vector not longer than ``q_max`` (2 pi / angstrom)."""
+        """All ``hkl`` (n, 3) but the origin with a reciprocal-lattice vector not longer than ``q_max`` (2 pi /
+        angstrom).
+        """
         lengths = 2.0 * np.pi * np.linalg.norm(np.linalg.inv(self.b), axis=1)
         top = np.floor(q_max * lengths / (2.0 * np.pi) + 1e-9).astype(int)
         axes = [np.arange(-t, t + 1) for t in top]
@@ -158,14 +163,18 @@ def dispersion(element: str, energy_kev: float) -> complex:
 
 
 def form_factor(element: str, stol2: FloatArray, radiation: Radiation) -> FloatArray:
-    """f0 (n,) at ``(sin(theta)/lambda)^2`` (n,): International Tables C in electrons, or a scattering length in fm (gemmi)."""
+    """f0 (n,) at ``(sin(theta)/lambda)^2`` (n,): International Tables C in electrons, or a scattering length
+    in fm (gemmi).
+    """
     entry = gemmi.Element(element)
     if radiation == "neutron":
         return np.full(len(stol2), float(entry.neutron92.calculate_sf(0.0)))
     # Deuterium and unknown elements have no X-ray table of their own.
     table = gemmi.Element("H").it92 if element == "D" else entry.it92
     if table is None:
-        raise CrystalError(f"gemmi has no X-ray form factor for element {element!r}; check the CIF's type symbols.")
+        raise CrystalError(
+            f"gemmi has no X-ray form factor for element {element!r}; check the CIF's type symbols."
+        )
     a, b, c = np.array(table.a), np.array(table.b), float(table.c)
     return np.asarray((a * np.exp(-b * stol2[:, None])).sum(axis=1) + c)
 
@@ -198,7 +207,9 @@ def load_crystal(name_or_path: str | Path) -> Crystal:
         return parse_cif(content, path.stem, origin=text)
     near = difflib.get_close_matches(text.lower(), zoo_names(), n=1, cutoff=0.3)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise CrystalError(f"No crystal {text!r}. {hint}Built in: {', '.join(zoo_names())}; or give the path of a CIF.")
+    raise CrystalError(
+        f"No crystal {text!r}. {hint}Built in: {', '.join(zoo_names())}; or give the path of a CIF."
+    )
 
 
 @lru_cache(maxsize=64)
@@ -254,9 +265,9 @@ def busing_levy_b(cell: Sequence[float]) -> FloatArray:
     """``B`` (3, 3) with 2 pi of a cell (angstrom, degrees): Busing & Levy (1967), eq. 3.
 
     >>> (busing_levy_b((2, 2, 4, 90, 90, 90)) / (2 * np.pi)).round(9)
-    array([[ 0.5 ,  0.  ,  0.  ],
-           [ 0.  ,  0.5 , -0.  ],
-           [ 0.  ,  0.  ,  0.25]])
+    array([[0.5 , 0.  , 0.  ],
+           [0.  , 0.5 , 0.  ],
+           [0.  , 0.  , 0.25]])
     """
     a, b, c = (float(x) for x in cell[:3])
     alpha, beta, gamma = np.deg2rad(np.asarray(cell[3:6], dtype=float))
@@ -266,7 +277,9 @@ def busing_levy_b(cell: Sequence[float]) -> FloatArray:
     cos_rb = (ca * cg - cb) / (np.sin(alpha) * np.sin(gamma))
     cos_rg = (ca * cb - cg) / (np.sin(alpha) * np.sin(beta))
     sin_rg, sin_rb = np.sqrt(1 - cos_rg**2), np.sqrt(1 - cos_rb**2)
-    matrix = np.array([[ra, rb * cos_rg, rc * cos_rb], [0.0, rb * sin_rg, -rc * sin_rb * ca], [0.0, 0.0, 1.0 / c]])
+    matrix = np.array(
+        [[ra, rb * cos_rg, rc * cos_rb], [0.0, rb * sin_rg, -rc * sin_rb * ca], [0.0, 0.0, 1.0 / c]]
+    )
     matrix[np.abs(matrix) < 1e-15 * ra] = 0.0
     return np.asarray(2.0 * np.pi * matrix)
 
@@ -297,7 +310,9 @@ def _unit_cell(small: gemmi.SmallStructure, operations: gemmi.GroupOps, b: Float
     for site in small.sites:
         symbol = site.element.name
         if symbol == "X":
-            raise CrystalError(f"{origin}: atom {site.label!r} has no known element (type {site.type_symbol!r}).")
+            raise CrystalError(
+                f"{origin}: atom {site.label!r} has no known element (type {site.type_symbol!r})."
+            )
         if site.aniso.nonzero():
             u = site.aniso
             u_star = np.array([[u.u11, u.u12, u.u13], [u.u12, u.u22, u.u23], [u.u13, u.u23, u.u33]])
@@ -307,7 +322,9 @@ def _unit_cell(small: gemmi.SmallStructure, operations: gemmi.GroupOps, b: Float
         seen: list[FloatArray] = []
         for operation in operations:
             w = np.array(operation.rot, dtype=float) / gemmi.Op.DEN
-            x = (w @ np.array(site.fract.tolist()) + np.array(operation.tran, dtype=float) / gemmi.Op.DEN) % 1.0
+            x = (
+                w @ np.array(site.fract.tolist()) + np.array(operation.tran, dtype=float) / gemmi.Op.DEN
+            ) % 1.0
             # Special positions are reached by several operations: one atom each (within 0.05 angstrom).
             gaps = [(x - y) - np.rint(x - y) for y in seen]
             if any(np.linalg.norm(direct @ gap) < 0.05 for gap in gaps):

@@ -61,7 +61,9 @@ class Frame:
             )
         if not np.all(np.isfinite(self.counts)):
             bad = int(np.size(self.counts) - np.count_nonzero(np.isfinite(self.counts)))
-            raise FrameError(f"The frame holds {bad} pixels that are NaN or infinite. Mask or repair them first.")
+            raise FrameError(
+                f"The frame holds {bad} pixels that are NaN or infinite. Mask or repair them first."
+            )
         if self.counts.max() == self.counts.min():
             raise FrameError(
                 f"Every pixel of the frame is {self.counts.flat[0]}: no photon was counted. "

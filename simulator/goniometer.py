@@ -125,7 +125,7 @@ class Goniometer:
         return np.stack(columns, axis=1) if columns else np.zeros((3, 0))
 
     def move_time_s(self, start: Mapping[str, float], end: Mapping[str, float]) -> float:
-        """Seconds for a simultaneous move of all axes named in ``end``: the slowest, its settling included; 0 if none moves."""
+        """Seconds for a simultaneous move of all axes in ``end``: the slowest one, settling included; 0 if none moves."""
         longest = 0.0
         for name, position in end.items():
             axis = self.axis(name)

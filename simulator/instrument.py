@@ -256,7 +256,9 @@ def load_instrument(name_or_path: str | Path) -> Instrument:
         try:
             return parse_instrument(path.read_text("utf-8"), text)
         except UnicodeDecodeError as error:
-            raise InstrumentError(f"{text} is not a text file ({error.reason}); an instrument is YAML.") from None
+            raise InstrumentError(
+                f"{text} is not a text file ({error.reason}); an instrument is YAML."
+            ) from None
     near = difflib.get_close_matches(text, instrument_names(), n=1, cutoff=0.3)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise InstrumentError(
@@ -277,7 +279,9 @@ def parse_instrument(text: str, origin: str = "<text>") -> Instrument:
     except yaml.YAMLError as error:
         raise InstrumentError(f"{origin} is not YAML: {error}") from None
     if not isinstance(raw, Mapping):
-        raise InstrumentError(f"{origin} must hold keys such as name, beam, detectors; it holds {type(raw).__name__}.")
+        raise InstrumentError(
+            f"{origin} must hold keys such as name, beam, detectors; it holds {type(raw).__name__}."
+        )
     try:
         model = _Instrument.model_validate(raw)
     except ValidationError as error:

@@ -83,7 +83,11 @@ def project(detector: PackedDetector, kx: float, ky: float, kz: float) -> tuple[
             return 0.0, 0.0, False
         u = a * detector.distance_mm / n
         v = b * detector.distance_mm / n
-    return detector.centre_col + u / detector.pixel_col_mm, detector.centre_row + v / detector.pixel_row_mm, True
+    return (
+        detector.centre_col + u / detector.pixel_col_mm,
+        detector.centre_row + v / detector.pixel_row_mm,
+        True,
+    )
 
 
 @njit(cache=True, inline="always")
@@ -149,7 +153,9 @@ def trace_pattern(
         if value <= 0.0:
             continue
         if polarisation >= -1.0:
-            value *= 0.5 * (1.0 + polarisation) * (1.0 - kx * kx) + 0.5 * (1.0 - polarisation) * (1.0 - ky * ky)
+            value *= 0.5 * (1.0 + polarisation) * (1.0 - kx * kx) + 0.5 * (1.0 - polarisation) * (
+                1.0 - ky * ky
+            )
         if found == len(ray_out):
             break
         ray_out[found] = i
@@ -200,7 +206,11 @@ def _trace_batch(
 
 
 def trace_batch(
-    us: FloatArray, rays: _Rays, detector: PackedDetector, polarisation: float | None, only_sensor: bool = True
+    us: FloatArray,
+    rays: _Rays,
+    detector: PackedDetector,
+    polarisation: float | None,
+    only_sensor: bool = True,
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, NDArray[np.int64]]:
     """Spot lists of a batch of orientations ``us`` (m, 3, 3).
 
@@ -214,7 +224,7 @@ def trace_batch(
     # A flat detector sees at most half of the rays (their signs exclude each other).
     capacity = n // 2 + 1
     degree = -2.0 if polarisation is None else float(polarisation)
-    return _trace_batch(  # type: ignore[no-any-return]
+    return _trace_batch(
         np.ascontiguousarray(us, dtype=np.float64),
         directions,
         rays.rate,

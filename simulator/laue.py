@@ -1,10 +1,11 @@
 """Laue patterns: which planes reflect, where their spots fall and how bright they are.
 
 A plane with unit normal ``g`` reflects a white beam along ``k = +z`` when ``sin(theta) = -g.k`` is positive; it chooses the
-wavelength ``2 d sin(theta)`` and sends it to ``k - 2 (g.k) g``. All harmonics of a direction (a *ray*) fall on one spot and are
-summed. Along a ray everything but the polarisation depends on ``sin(theta)`` alone, so that a crystal on an instrument
-is compiled into one table: rays times nodes of ``sin(theta)``. The kernels in `lauepilot.simulator.kernels` read it; the plain
-reference in `lauepilot.simulator.reference` does the sum harmonic by harmonic.
+wavelength ``2 d sin(theta)`` and sends it to ``k - 2 (g.k) g``. All harmonics of a direction (a *ray*) fall on
+one spot and are summed. Along a ray everything but the polarisation depends on ``sin(theta)`` alone, so that a
+crystal on an instrument is compiled into one table: rays times nodes of ``sin(theta)``. The kernels in
+`lauepilot.simulator.kernels` read it; the plain reference in `lauepilot.simulator.reference` does the sum
+harmonic by harmonic.
 """
 
 from __future__ import annotations
@@ -58,16 +59,18 @@ def beam_spectrum(beam: Beam) -> spectra.Spectrum:
     except (TypeError, ValueError) as error:
         raise InstrumentError(f"beam.spectrum ({kind}): {error}") from None
     if spectrum.radiation != beam.radiation:
-        raise InstrumentError(f"beam.spectrum.kind {kind!r} is for {spectrum.radiation}, the beam is {beam.radiation}.")
+        raise InstrumentError(
+            f"beam.spectrum.kind {kind!r} is for {spectrum.radiation}, the beam is {beam.radiation}."
+        )
     return spectrum
 
 
 def white_curve(crystal: Crystal, instrument: Instrument) -> tuple[FloatArray, FloatArray]:
     """All factors of a spot's rate that depend on the wavelength alone: grid (n) in angstrom, and values (n).
 
-    ``rate = value(wavelength) |F|^2 / sin^2(theta) * polarisation`` in particles a second, for structure factors in electrons
-    or femtometres: flux, lambda^4 / 2 of the Lorentz factor, diffracting volume (`corrections.effective_depth_mm`),
-    scattering length, air and sensor (`corrections`).
+    ``rate = value(wavelength) |F|^2 / sin^2(theta) * polarisation`` in particles a second, for structure
+    factors in electrons or femtometres: flux, lambda^4 / 2 of the Lorentz factor, diffracting volume
+    (`corrections.effective_depth_mm`), scattering length, air and sensor (`corrections`).
     """
     beam, sample, sensor = instrument.beam, instrument.sample, instrument.detector.sensor
     spectrum = beam_spectrum(beam)
@@ -146,8 +149,8 @@ class RayTable:
     def build(cls, crystal: Crystal, instrument: Instrument, *, min_relative: float = 1e-2) -> RayTable:
         """Compile a crystal on an instrument.
 
-        Rays whose rate, averaged over the range of ``sin(theta)``, is below ``min_relative`` of the brightest ray's are left
-        out, and so are harmonics that contribute less than a hundredth of that.
+        Rays whose rate, averaged over the range of ``sin(theta)``, is below ``min_relative`` of the brightest
+        ray's are left out, and so are harmonics that contribute less than a hundredth of that.
 
         Raises
         ------
@@ -158,7 +161,9 @@ class RayTable:
         low, high = sin_theta_range(instrument.detector)
         nodes = np.linspace(low, high, NODES)
         q_max = _longest_q(crystal, instrument, wavelength, curve, nodes, min_relative)
-        hkl, rates = _harmonic_rates(crystal, instrument, crystal.reflections(q_max), wavelength, curve, nodes, min_relative)
+        hkl, rates = _harmonic_rates(
+            crystal, instrument, crystal.reflections(q_max), wavelength, curve, nodes, min_relative
+        )
         order = np.gcd.reduce(hkl, axis=1)
         primitive, ray = np.unique(hkl // np.maximum(order, 1)[:, None], axis=0, return_inverse=True)
         ray = ray.reshape(-1)
@@ -168,7 +173,8 @@ class RayTable:
         if len(strength) == 0 or strength.max() <= 0.0:
             raise InstrumentError(
                 f"No reflection of {crystal.name!r} can be reached on {instrument.name!r} "
-                f"(wavelengths {wavelength[0]:.3g} to {wavelength[-1]:.3g} angstrom, sin(theta) {low:.3g} to {high:.3g})."
+                f"(wavelengths {wavelength[0]:.3g} to {wavelength[-1]:.3g} angstrom, "
+                f"sin(theta) {low:.3g} to {high:.3g})."
             )
         first = np.full(len(primitive), np.iinfo(np.int64).max)
         present = rates.mean(axis=1) > 1e-6 * strength[ray]
@@ -228,7 +234,10 @@ def _longest_q(
     amplitude = np.zeros(len(shells))
     metric = crystal.b.T @ crystal.b / (2.0 * np.pi) ** 2
     u_iso = np.array([np.trace(np.linalg.solve(metric, u)) / 3.0 for u in crystal.atoms.u_star])
-    form = {e: np.abs(form_factor(e, (shells / (4.0 * np.pi)) ** 2, instrument.beam.radiation)) for e in crystal.atoms.counts()}
+    form = {
+        e: np.abs(form_factor(e, (shells / (4.0 * np.pi)) ** 2, instrument.beam.radiation))
+        for e in crystal.atoms.counts()
+    }
     for element, share, u in zip(crystal.atoms.elements, crystal.atoms.occupancy, u_iso, strict=True):
         # Half the isotropic displacement: anisotropic atoms move less along some directions.
         amplitude += share * form[element] * np.exp(-0.25 * np.maximum(u, 0.0) * shells**2)
@@ -252,7 +261,9 @@ def _harmonic_rates(
     nodes: FloatArray,
     min_relative: float,
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """Reflections (m, 3) of ``hkl`` (both signs of each given) that matter, and their rates (m, nodes), unpolarised."""
+    """Reflections (m, 3) of ``hkl`` (both signs of each given) that matter, and their rates (m, nodes),
+    unpolarised.
+    """
     radiation = instrument.beam.radiation
     first = np.take_along_axis(hkl, np.argmax(hkl != 0, axis=1)[:, None], axis=1)[:, 0]
     half = hkl[first > 0]
@@ -273,7 +284,9 @@ def _harmonic_rates(
         w = np.interp(lam, wavelength, curve, left=0.0, right=0.0) / s**2
         plus, minus = static, np.conj(static)
         if radiation == "xray":
-            shift = np.stack([_dispersion_curve(e)(HC_KEV_A / np.maximum(lam, wavelength[0])) for e in elements], axis=1)
+            shift = np.stack(
+                [_dispersion_curve(e)(HC_KEV_A / np.maximum(lam, wavelength[0])) for e in elements], axis=1
+            )
             plus, minus = static + (sums * shift).sum(axis=1), minus + (np.conj(sums) * shift).sum(axis=1)
         rates[0, :, k], rates[1, :, k] = w * np.abs(plus) ** 2, w * np.abs(minus) ** 2
     return np.concatenate([half, -half]), rates.reshape(-1, len(nodes))
@@ -332,8 +345,8 @@ def predict_spots(
 ) -> PredictedSpots:
     """The pattern of a crystal at laboratory orientation ``u_lab`` (3, 3), on ``detector`` or the table's own.
 
-    With ``on_sensor=False`` spots that miss the sensor or fall into blind regions are listed too (as far as their ray meets
-    the detector's surface).
+    With ``on_sensor=False`` spots that miss the sensor or fall into blind regions are listed too (as far as
+    their ray meets the detector's surface).
     """
     u = np.asarray(u_lab, dtype=float)
     where = table.instrument.detector if detector is None else detector

@@ -58,7 +58,9 @@ def misorientation(u1: ArrayLike, u2: ArrayLike, symmetry: ArrayLike) -> FloatAr
     return np.asarray(rotation_angle(products).min(axis=-1))
 
 
-def nearest_equivalent(u: ArrayLike, reference: ArrayLike, symmetry: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def nearest_equivalent(
+    u: ArrayLike, reference: ArrayLike, symmetry: ArrayLike
+) -> tuple[FloatArray, FloatArray]:
     """The symmetry-equivalent ``u S`` (3, 3) nearest to ``reference`` (3, 3), and the rotation vector from it to that."""
     s = np.asarray(symmetry, dtype=float)
     candidates = np.asarray(u, dtype=float) @ s

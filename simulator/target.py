@@ -84,7 +84,9 @@ class Target:
         ValueError
             If both directions of the crystal, or of the laboratory, are parallel.
         """
-        crystal = _triad(self.primary.in_crystal(b), None if self.secondary is None else self.secondary.in_crystal(b))
+        crystal = _triad(
+            self.primary.in_crystal(b), None if self.secondary is None else self.secondary.in_crystal(b)
+        )
         laboratory = _triad(
             self.primary.in_laboratory(), None if self.secondary is None else self.secondary.in_laboratory()
         )
@@ -116,6 +118,8 @@ def _triad(first: FloatArray, second: FloatArray | None) -> FloatArray:
     third = np.cross(first, second)
     length = float(np.linalg.norm(third))
     if length < 1e-6:
-        raise ValueError("The two directions of a target must not be parallel; choose another secondary direction.")
+        raise ValueError(
+            "The two directions of a target must not be parallel; choose another secondary direction."
+        )
     third = third / length
     return np.stack([first, np.cross(third, first), third], axis=1)

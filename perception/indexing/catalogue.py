@@ -1,8 +1,8 @@
 """The catalogue: what a crystal can show on an instrument, arranged for searching.
 
-Built once per crystal and instrument: the rays with their expected rates (`RayTable`), one representative ray per orbit of the
-symmetry with all others sorted by their angle to it (for the axis vote), and a grid over the sphere that answers
-"which rays lie near this direction" in one look-up (for scoring).
+Built once per crystal and instrument: the rays with their expected rates (`RayTable`), one representative ray
+per orbit of the symmetry with all others sorted by their angle to it (for the axis vote), and a grid over the
+sphere that answers "which rays lie near this direction" in one look-up (for scoring).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.simulator.conventions import FloatArray
+from lauepilot.simulator.conventions import FloatArray, axis_rotation, rotation_angle
 from lauepilot.simulator.laue import RayTable
 
 #: Cells along one edge of a face of the cubed sphere; about 0.7 degrees each.
@@ -32,8 +32,9 @@ class SphereGrid(NamedTuple):
 class PairLists(NamedTuple):
     """For representative ray a: rays by angle to it.
 
-    ``angle``, ``azimuth`` (A, V) float32 radians and ``ray`` (A, V) int32, sorted by angle; ``axes`` (A, 3, 3) has the columns
-    e1, e2, a; ``representative`` (A,) is the ray's index; ``first`` (A, B + 1) is where angle bin b of ``ANGLE_BINS`` starts.
+    ``angle``, ``azimuth`` (A, V) float32 radians and ``ray`` (A, V) int32, sorted by angle; ``axes`` (A, 3, 3)
+    has the columns e1, e2, a; ``representative`` (A,) is the ray's index; ``first`` (A, B + 1) is where angle
+    bin b of ``ANGLE_BINS`` starts.
     """
 
     angle: NDArray[np.float32]
@@ -174,8 +175,6 @@ def _axes(direction: FloatArray) -> FloatArray:
 
 def _impostors(table: RayTable, axes: int = 14) -> FloatArray:
     """Rotations about bright rays and of the lattice that are no symmetries of the crystal."""
-    from lauepilot.simulator.conventions import axis_rotation, rotation_angle
-
     symmetry = table.crystal.symmetry
     candidates = list(table.crystal.holohedry)
     seen: list[FloatArray] = []
@@ -187,12 +186,9 @@ def _impostors(table: RayTable, axes: int = 14) -> FloatArray:
         if len(seen) == axes:
             break
     kept: list[FloatArray] = []
-    inverse = np.transpose(symmetry, (0, 2, 1))
     for candidate in candidates:
-        # R and R S are the same orientation: compare as cosets.
-        if rotation_angle(candidate @ inverse).min() < 1e-3:
-            continue
-        if kept and rotation_angle(np.einsum("kij,sjl,ml->ksim", np.array(kept).transpose(0, 2, 1) @ candidate, inverse, np.eye(3))).min() < 1e-3:
+        # R and R S are the same orientation: two rotations differ only if no symmetry joins them.
+        if any(rotation_angle(other.T @ candidate @ symmetry).min() < 1e-3 for other in [np.eye(3), *kept]):
             continue
         kept.append(candidate)
     return np.array(kept).reshape(-1, 3, 3)

@@ -11,10 +11,11 @@ from lauepilot.perception.indexing.catalogue import Catalogue
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refine
 from lauepilot.perception.indexing.score import full_score, polish, quick_score
 from lauepilot.perception.indexing.search import search
+from lauepilot.perception.indexing.sphere import Sphere, on_sphere, solid_angle
 from lauepilot.perception.observation import Belief, SpotList
-from lauepilot.simulator.conventions import BEAM, FloatArray
+from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
+from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.kernels import pack_detector
 from lauepilot.simulator.laue import RayTable
@@ -35,6 +36,9 @@ COMPLETE = 1e-4
 
 #: Left-over error of a refined pose, added to each spot's own while scoring.
 POSE_PX = 0.2
+
+
+NOTHING = np.zeros(0, dtype=np.int64)
 
 
 class IndexingError(ValueError):
@@ -79,20 +83,6 @@ class IndexResult:
         return Belief(
             self.orientation, self.confidence, self.n_indexed, self.n_expected, residual, self.alternatives
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Sphere:
-    """Spots as plane normals, with tolerance (rad) and local density of the list (1/sr)."""
-
-    normals: FloatArray
-    sines: FloatArray
-    sigma: FloatArray
-    density: FloatArray
-    log_counts: FloatArray
-
-    def take(self, index: NDArray[np.intp] | slice) -> _Sphere:
-        return _Sphere(*(np.ascontiguousarray(getattr(self, f)[index]) for f in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +169,47 @@ class Indexer:
             fits.sort(key=lambda f: -f.score)
             if not rivals or fits[0] not in rivals:
                 break
-        return self._conclude(fits, sorted_spots, order, where, known, cell_sigma, complete)
+        return self._conclude(fits, spots, where, known, cell_sigma, complete)
+
+    def settle(
+        self,
+        result: IndexResult,
+        spots: SpotList,
+        detector: Detector,
+        *,
+        prior: GeometryPrior,
+        cell_sigma: float = 0.0,
+        complete: bool = False,
+    ) -> IndexResult:
+        """Refine a result anew under another prior, centred on ``detector``; confidence, score and ties are kept."""
+        if result.orientation is None or result.refinement is None:
+            return result
+        fit = refine(
+            self.table,
+            result.orientation.u,
+            detector,
+            spots,
+            start=result.refinement.detector,
+            prior=prior,
+            cell_sigma=cell_sigma,
+            tolerance_px=4.0,
+        )
+        if complete and len(fit.spot) >= 3:
+            fit = refine(
+                self._visible(fit, spots),
+                fit.u,
+                detector,
+                spots,
+                start=fit.detector,
+                prior=prior,
+                cell_sigma=cell_sigma,
+                tolerance_px=3.0,
+                rounds=6,
+            )
+        if len(fit.spot) < 3 or not np.all(np.isfinite(fit.covariance)):
+            return IndexResult(None, 0.0, result.score, result.n_expected, None)
+        b = (np.eye(3) + fit.strain) @ self.crystal.b
+        return replace(result, orientation=Orientation(fit.u, b, fit.covariance), refinement=fit)
 
     def _visible(self, fit: Refinement, spots: SpotList) -> RayTable:
         """Rays that may show: down to a thirtieth of the faintest spot, by the intensity scale of a first fit."""
@@ -200,7 +230,7 @@ class Indexer:
             first_order=table.first_order[keep],
         )
 
-    def _search(self, sphere: _Sphere) -> list[FloatArray]:
+    def _search(self, sphere: Sphere) -> list[FloatArray]:
         table, catalogue = self.table, self.catalogue
         few = sphere.take(slice(0, SEARCH_SPOTS))
         few = replace(few, density=few.density * len(few.sines) / len(sphere.sines))
@@ -232,12 +262,12 @@ class Indexer:
         rank = int(1.5 * n_spots * 4.0 * np.pi / self._solid_angle)
         return float(self._brightness[min(rank, len(self._brightness) - 1)])
 
-    def _chance(self, sphere: _Sphere) -> float:
+    def _chance(self, sphere: Sphere) -> float:
         """Log of the number of orientations that can be told apart: what the best of all wrong ones reaches."""
         width = float(np.median(sphere.sigma)) / np.sqrt(max(len(sphere.sines) / 4.0, 1.0))
         return float(np.log(8.0 * np.pi**2 / len(self.crystal.symmetry) / ((2.0 * np.pi) ** 1.5 * width**3)))
 
-    def _quick(self, u: FloatArray, s: _Sphere, give_up: float) -> float:
+    def _quick(self, u: FloatArray, s: Sphere, give_up: float) -> float:
         t = self.table
         return float(
             quick_score(
@@ -246,7 +276,7 @@ class Indexer:
             )
         )  # fmt: skip
 
-    def _polish(self, u: FloatArray, s: _Sphere) -> FloatArray:
+    def _polish(self, u: FloatArray, s: Sphere) -> FloatArray:
         t = self.table
         polished, _ = polish(
             u, s.normals, s.sines, s.sigma, t.direction, t.rate, t.sin_theta_min, t.sin_theta_step,
@@ -254,7 +284,7 @@ class Indexer:
         )  # fmt: skip
         return np.asarray(polished)
 
-    def _score(self, u: FloatArray, s: _Sphere, detector: Detector) -> _Candidate:
+    def _score(self, u: FloatArray, s: Sphere, detector: Detector) -> _Candidate:
         t = self.table
         score, _, visible = full_score(
             u, s.normals, s.sines, s.sigma, s.density, s.log_counts, t.direction, self._direction_t, t.rate,
@@ -264,7 +294,7 @@ class Indexer:
         return _Candidate(float(score), float(visible), u, detector)
 
     def _fit(
-        self, u: FloatArray, spots: SpotList, detector: Detector, prior: GeometryPrior, coarse: _Sphere
+        self, u: FloatArray, spots: SpotList, detector: Detector, prior: GeometryPrior, coarse: Sphere
     ) -> _Candidate:
         """Refine one candidate, with a pose of its own if that is uncertain, and score it."""
         if prior.known:
@@ -272,7 +302,13 @@ class Indexer:
         px_per_rad = 2.0 * detector.distance_mm / max(detector.pixel_mm)
         reach = max(2.5 * float(np.median(coarse.sigma)) * px_per_rad, 3.0)
         fit = refine(
-            self.table, u, detector, spots, prior=prior, tolerance_px=reach, strongest=max(len(spots) // 2, 30)
+            self.table,
+            u,
+            detector,
+            spots,
+            prior=prior,
+            tolerance_px=reach,
+            strongest=max(len(spots) // 2, 30),
         )
         return self._score(fit.u, on_sphere(spots, fit.detector, GeometryPrior(), POSE_PX), fit.detector)
 
@@ -295,7 +331,6 @@ class Indexer:
         self,
         fits: list[_Candidate],
         spots: SpotList,
-        order: NDArray[np.intp],
         detector: Detector,
         prior: GeometryPrior,
         cell_sigma: float,
@@ -313,89 +348,29 @@ class Indexer:
             if against > 0.05:
                 fit = refine(self.table, other.u, detector, spots, prior=prior, tolerance_px=4.0)
                 ties.append(Orientation(fit.u, self.crystal.b, fit.covariance))
-        # The prior is centred on the pose that was believed, not on the candidate's: start there, at the candidate's match.
-        fit = refine(
-            self.table, best.u, detector, spots, start=best.detector, prior=prior, cell_sigma=cell_sigma, tolerance_px=4.0
+        bare = Refinement(
+            best.u,
+            best.detector,
+            np.zeros((3, 3)),
+            np.eye(3),
+            np.zeros(5),
+            NOTHING,
+            NOTHING,
+            np.zeros((0, 2)),
         )
-        if complete and len(fit.spot) >= 3:
-            fit = refine(
-                self._visible(fit, spots), fit.u, detector, spots, start=fit.detector, prior=prior, cell_sigma=cell_sigma,
-                tolerance_px=3.0, rounds=6,
-            )  # fmt: skip
-        if len(fit.spot) < 3 or not np.all(np.isfinite(fit.covariance)):
-            return IndexResult(None, 0.0, best.score, round(best.visible), None)
-        fit = replace(fit, spot=order[fit.spot])
-        b = (np.eye(3) + fit.strain) @ self.crystal.b
-        return IndexResult(
-            Orientation(fit.u, b, fit.covariance),
+        found = IndexResult(
+            Orientation(best.u, self.crystal.b, bare.covariance),
             float(1.0 / (1.0 + odds)),
             best.score,
             round(best.visible),
-            fit,
+            bare,
             tuple(ties),
         )
+        # The prior stays centred on the pose that was believed; the candidate's own pose is only where the fit starts.
+        return self.settle(found, spots, detector, prior=prior, cell_sigma=cell_sigma, complete=complete)
 
 
 def rates_at(table: RayTable, ray: NDArray[np.int64], sin_theta: FloatArray) -> FloatArray:
     """Expected rates (n,) of rays (n,) at ``sin_theta`` (n,), from the nearest node of the table."""
     node = np.rint((sin_theta - table.sin_theta_min) / table.sin_theta_step).astype(int)
     return np.asarray(table.rate[ray, np.clip(node, 0, table.rate.shape[1] - 1)], dtype=float)
-
-
-def on_sphere(spots: SpotList, detector: Detector, prior: GeometryPrior, extra_px: float = 0.0) -> _Sphere:
-    """Plane normals of spots with their tolerance, the pose's uncertainty included as far as no rotation takes it up."""
-    normals = pixel_normals(spots.pixels, detector)
-    step = 0.5
-    du = pixel_normals(spots.pixels + [step, 0.0], detector) - pixel_normals(spots.pixels - [step, 0.0], detector)
-    dv = pixel_normals(spots.pixels + [0.0, step], detector) - pixel_normals(spots.pixels - [0.0, step], detector)
-    area = np.linalg.norm(np.cross(du, dv), axis=1)
-    spread = np.sqrt(np.maximum(np.trace(spots.covariance_px2, axis1=1, axis2=2) / 2.0, 0.0025) + extra_px**2)
-    sigma2 = spread**2 * area
-    if not prior.known:
-        sigma2 = sigma2 + _pose_variance(spots, detector, prior, normals)
-    live = float(detector.shape[0] * detector.shape[1])
-    return _Sphere(
-        np.ascontiguousarray(normals),
-        np.ascontiguousarray(-normals[:, 2]),
-        np.sqrt(sigma2),
-        len(spots) / live / area,
-        np.log(np.maximum(spots.counts, 1.0)),
-    )
-
-
-def pixel_normals(pixels: FloatArray, detector: Detector) -> FloatArray:
-    """Unit normals (n, 3) of the planes that send the beam to pixels (n, 2): along ``k_out - k_in``."""
-    q = detector.pixels_to_rays(pixels) - BEAM
-    return np.asarray(q / np.linalg.norm(q, axis=-1, keepdims=True))
-
-
-def solid_angle(detector: Detector) -> float:
-    """Solid angle of the plane normals that a detector sees, in steradian, blind regions left out."""
-    rows = np.linspace(0, detector.shape[0] - 1, 61)
-    cols = np.linspace(0, detector.shape[1] - 1, 61)
-    grid = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2)
-    du = pixel_normals(grid + [0.5, 0.0], detector) - pixel_normals(grid - [0.5, 0.0], detector)
-    dv = pixel_normals(grid + [0.0, 0.5], detector) - pixel_normals(grid - [0.0, 0.5], detector)
-    area = np.linalg.norm(np.cross(du, dv), axis=1) * detector.sees(grid)
-    return float(area.mean() * detector.shape[0] * detector.shape[1])
-
-
-def _pose_variance(
-    spots: SpotList, detector: Detector, prior: GeometryPrior, normals: FloatArray
-) -> FloatArray:
-    """Variance (n,) of the normals per direction from the pose's uncertainty, beyond what one rotation absorbs."""
-    sigmas = prior.sigmas(detector)
-    cross = np.zeros((len(normals), 3, 3))
-    cross[:, 0, 1], cross[:, 0, 2] = normals[:, 2], -normals[:, 1]
-    cross[:, 1, 0], cross[:, 1, 2] = -normals[:, 2], normals[:, 0]
-    cross[:, 2, 0], cross[:, 2, 1] = normals[:, 1], -normals[:, 0]
-    design = cross.reshape(-1, 3)
-    variance = np.zeros(len(normals))
-    for name, sigma in zip(GEOMETRY_PARAMETERS, sigmas, strict=True):
-        if sigma == 0.0:
-            continue
-        shift = pixel_normals(spots.pixels, detector.moved(**{name: float(sigma)})) - normals
-        w, *_ = np.linalg.lstsq(design, shift.reshape(-1), rcond=None)
-        left = shift - (design @ w).reshape(-1, 3)
-        variance += 0.5 * (left**2).sum(axis=1)
-    return variance

@@ -263,7 +263,9 @@ def _match(
     rays, pixels = rays[seen], pixels[seen]
     if strongest is not None:
         s = -directions[rays] @ u[2]
-        node = np.clip(np.rint((s - table.sin_theta_min) / table.sin_theta_step).astype(int), 0, table.rate.shape[1] - 1)
+        node = np.clip(
+            np.rint((s - table.sin_theta_min) / table.sin_theta_step).astype(int), 0, table.rate.shape[1] - 1
+        )
         keep = np.sort(np.argsort(-table.rate[rays, node])[:strongest])
         rays, pixels = rays[keep], pixels[keep]
     if len(rays) == 0 or len(spots) == 0:

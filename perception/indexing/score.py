@@ -1,9 +1,10 @@
 """How well an orientation explains a list of spots: a likelihood that knows the chance rate.
 
-Spots are a Poisson process on the sphere of plane normals: at spot j the density is ``lambda_0 (f + rho t_j)``, where ``lambda_0`` is
-the local density of the whole list, ``f`` the share of false spots, ``rho`` the share of visible spots that were found, and
-``t_j`` sums over the rays near it: probability to be visible, Gaussian in position, Gaussian in log intensity, over
-``lambda_0``. The score is the log-likelihood ratio to "all spots are false"; a spot that fits nothing costs ``log f`` and no more.
+Spots are a Poisson process on the sphere of plane normals: at spot j the density is ``lambda_0 (f + rho
+t_j)``, where ``lambda_0`` is the local density of the whole list, ``f`` the share of false spots, ``rho`` the
+share of visible spots that were found, and ``t_j`` sums over the rays near it: probability to be visible,
+Gaussian in position, Gaussian in log intensity, over ``lambda_0``. The score is the log-likelihood ratio to
+"all spots are false"; a spot that fits nothing costs ``log f`` and no more.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def rate_at(rate: NDArray[np.float32], ray: int, s: float, s_min: float, s_step:
     if x < 0.0 or x > rate.shape[1] - 1:
         return 0.0
     k = min(int(x), rate.shape[1] - 2)
-    return rate[ray, k] + (x - k) * (rate[ray, k + 1] - rate[ray, k])
+    return float(rate[ray, k] + (x - k) * (rate[ray, k + 1] - rate[ray, k]))
 
 
 @njit(cache=True)
@@ -70,7 +71,7 @@ def quick_score(
         near /= 2.0 * np.pi * sigma[j] * sigma[j] * density[j]
         total += np.log(FALSE_SHARE + FOUND_SHARE * near)
         if total < give_up:
-            return total
+            return float(total)
     return total
 
 
@@ -88,7 +89,9 @@ def polish(
     faint: float,
     rounds: int,
 ) -> tuple[FloatArray, int]:
-    """Least squares of the orientation over the spots that have a ray near, with shrinking tolerance; number of spots used."""
+    """Least squares of the orientation over the spots that have a ray near, with shrinking tolerance; number
+    of spots used.
+    """
     out = u.copy()
     used = 0
     for turn in range(rounds):
@@ -133,7 +136,7 @@ def polish(
         a[1, 0], a[2, 0], a[2, 1] = a[0, 1], a[0, 2], a[1, 2]
         for i in range(3):
             a[i, i] += 1e-6 * (a[0, 0] + a[1, 1] + a[2, 2]) + 1e-12
-        rotate(out, np.linalg.solve(a, b))
+        rotate(out, np.linalg.solve(a, b).astype(np.float64))
     return out, used
 
 
@@ -164,7 +167,10 @@ def near_rays(
         for e in range(grid.starts[c], grid.starts[c + 1]):
             r = grid.members[e]
             dx, dy, dz = directions[r, 0] - x, directions[r, 1] - y, directions[r, 2] - z
-            if dx * dx + dy * dy + dz * dz < limit and rate_at(rate, r, sines[j], s_min, s_step) > 0.1 * faint:
+            if (
+                dx * dx + dy * dy + dz * dz < limit
+                and rate_at(rate, r, sines[j], s_min, s_step) > 0.1 * faint
+            ):
                 out[j] = True
         count += out[j]
     return count
@@ -207,10 +213,11 @@ def full_score(
     polarisation: float,
     intensity_floor: float,
 ) -> tuple[float, int, float]:
-    """Score with shares, intensity scale and intensity scatter fitted; also spots explained and visible spots expected.
+    """Score with shares, intensity scale and intensity scatter fitted; also spots explained and visible spots
+    expected.
 
-    The scale of intensities is the median over the spots that fit, the scatter their robust width (never below ``intensity_floor``);
-    the shares come from a few steps of expectation maximisation.
+    The scale of intensities is the median over the spots that fit, the scatter their robust width (never below
+    ``intensity_floor``); the shares come from a few steps of expectation maximisation.
     """
     m = normals.shape[0]
     n = directions.shape[0]
@@ -266,7 +273,9 @@ def full_score(
         outer = (log_counts[j] - mean) / wide
         bright = 0.9 * np.exp(-0.5 * spread * spread) / scatter + 0.1 * np.exp(-0.5 * outer * outer) / wide
         false = np.exp(-0.5 * outer * outer) / wide
-        position = np.exp(-0.5 * best_d2[j] / (sigma[j] * sigma[j])) / (2.0 * np.pi * sigma[j] * sigma[j] * density[j])
+        position = np.exp(-0.5 * best_d2[j] / (sigma[j] * sigma[j])) / (
+            2.0 * np.pi * sigma[j] * sigma[j] * density[j]
+        )
         t[j] = expected[r] / (expected[r] + limit_rate) * position * bright / false
     rho, f = 0.5, 0.5
     for _ in range(8):

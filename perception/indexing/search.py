@@ -1,7 +1,7 @@
 """The exhaustive search: axis vote from seed spots, candidates checked by likelihood.
 
-One spot is taken to be one ray. Only the turn about that axis is unknown; every other spot looks up the rays at its angle
-from the seed and votes for turns. Turns with enough votes are checked by `quick_score`.
+One spot is taken to be one ray. Only the turn about that axis is unknown; every other spot looks up the rays
+at its angle from the seed and votes for turns. Turns with enough votes are checked by `quick_score`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def search(
 ) -> int:
     """Fill ``found_u`` (k, 3, 3) and ``found_score`` (k) with the best distinct orientations; returns seeds used.
 
-    A score of ``enough`` does not end the search at once: a twin-like impostor may be met before the truth. If it explains a
-    share p of the spots, the truth explains more, so that each further seed that it leaves unexplained is true with probability p
-    at least: the search goes on until the truth would have been missed once in ``MISSED``.
+    A score of ``enough`` does not end the search at once: a twin-like impostor may be met before the truth. If
+    it explains a share p of the spots, the truth explains more, so that each further seed that it leaves
+    unexplained is true with probability p at least: the search goes on until the truth would have been missed
+    once in ``MISSED``.
     """
     m = normals.shape[0]
     votes = np.zeros(AZIMUTHS, np.int32)
@@ -118,7 +119,7 @@ def search(
                             slot = queued
                             queued += 1
                         else:
-                            slot = np.argmin(queue_votes)
+                            slot = int(np.argmin(queue_votes))
                             if queue_votes[slot] >= votes[b]:
                                 slot = -1
                             else:
@@ -138,7 +139,19 @@ def search(
             about = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
             u = frame @ about @ np.ascontiguousarray(pairs.axes[queue_rep[slot]].T)
             score = quick_score(
-                u, normals, sines, 1.7 * sigma, density, directions, rate, s_min, s_step, grid, faint, (7 * o) % m, -15.0
+                u,
+                normals,
+                sines,
+                1.7 * sigma,
+                density,
+                directions,
+                rate,
+                s_min,
+                s_step,
+                grid,
+                faint,
+                (7 * o) % m,
+                -15.0,
             )
             if score < 4.0:
                 continue
@@ -149,7 +162,9 @@ def search(
             _keep(u, score, symmetry, found_u, found_score)
         top = np.argmax(found_score)
         if found_score[top] > enough:
-            share = near_rays(found_u[top], normals, sines, sigma, directions, rate, s_min, s_step, grid, faint, explained)
+            share = near_rays(
+                found_u[top], normals, sines, sigma, directions, rate, s_min, s_step, grid, faint, explained
+            )
             luck += np.log(1.0 - min(share / m, 0.99))
             if luck < np.log(MISSED):
                 break
@@ -157,7 +172,9 @@ def search(
 
 
 @njit(cache=True)
-def _keep(u: FloatArray, score: float, symmetry: FloatArray, found_u: FloatArray, found_score: FloatArray) -> None:
+def _keep(
+    u: FloatArray, score: float, symmetry: FloatArray, found_u: FloatArray, found_score: FloatArray
+) -> None:
     """Keep an orientation among the best, once (within 0.2 degrees and up to symmetry)."""
     worst = np.argmin(found_score)
     if score <= found_score[worst]:
