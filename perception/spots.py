@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from lauepilot.perception import spotsearch
 from lauepilot.perception.background import BackgroundEstimate, Image, estimate_background
@@ -70,7 +69,7 @@ def find_spots(
         If the frame is of another shape than the detector, holds NaN, no counts, or is saturated all over.
     """
     frame.check(None if detector is None else detector.shape)
-    live = np.ones(frame.counts.shape, dtype=np.bool_) if detector is None else detector.mask()
+    live = _live(frame.counts.shape, detector)
     if mask is not None:
         live &= mask
     counts = np.ascontiguousarray(frame.counts, dtype=np.float32)
@@ -95,6 +94,19 @@ def find_spots(
     return _spot_list(parameters[index], covariance[index], quality[index], frame.gain, saturated)
 
 
+def _live(shape: tuple[int, ...], detector: Detector | None) -> NDArray[np.bool_]:
+    """`Detector.mask`, looking at the pixels near the blind regions only: it is needed for every frame."""
+    live = np.ones(shape, dtype=np.bool_)
+    for region in () if detector is None else detector.blind:
+        (col, row), (wide, high) = region.centre_px, region.size_px
+        left, right = max(0, math.floor(col - wide / 2)), max(0, math.ceil(col + wide / 2) + 1)
+        top, bottom = max(0, math.floor(row - high / 2)), max(0, math.ceil(row + high / 2) + 1)
+        box = live[top:bottom, left:right]
+        rows, cols = np.indices(box.shape)
+        box &= ~region.covers(cols + left, rows + top)
+    return live
+
+
 def _candidates(
     residual: Image, sigma: Image, usable: NDArray[np.bool_], gain: float, threshold: float
 ) -> tuple[FloatArray, float]:
@@ -108,7 +120,13 @@ def _candidates(
     sharp = np.stack([cols[kept], rows[kept]], axis=1)
     # The broad filter joins touching spots: it has a say only where the fine one sees nothing.
     rows, cols = spotsearch.maxima(broad)
-    new = ndimage.maximum_filter(fine, size=9)[rows, cols] < 1.0 if len(rows) else np.zeros(0, dtype=np.bool_)
+    new = np.array(
+        [
+            fine[max(r - 4, 0) : r + 5, max(c - 4, 0) : c + 5].max() < 1.0
+            for r, c in zip(rows, cols, strict=True)
+        ],
+        dtype=np.bool_,
+    )
     return np.concatenate([sharp, np.stack([cols[new], rows[new]], axis=1)]).astype(float), fine_excess
 
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.readers import read_frame
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots import _live, find_spots
 from lauepilot.simulator.detector import Region
 from lauepilot.simulator.frame import Frame, FrameError
 from lauepilot.simulator.instrument import load_instrument
@@ -170,6 +170,18 @@ def test_detector_tells_blind_regions_and_point_spread() -> None:
     assert len(find_spots(Frame(rng.poisson(pixels), 1.0), replace(sharp, sensor=detector.sensor))) == 0
     one = find_spots(Frame(rng.poisson(pixels), 1.0), sharp)
     np.testing.assert_allclose(one.pixels, [[150.0, 100.0]], atol=0.3)
+
+
+def test_quick_mask_is_the_detectors() -> None:
+    detector = load_instrument("lab").detector
+    regions = (
+        *detector.blind,
+        Region("rectangle", (3.0, 990.5), (30.0, 41.0)),
+        Region("circle", (980.2, 10.7), (90.0, 50.0)),
+        Region("circle", (-50.0, 500.0), (20.0, 20.0)),
+    )
+    cut = replace(detector, blind=regions)
+    np.testing.assert_array_equal(_live(cut.shape, cut), cut.mask())
 
 
 def test_brightest_first_and_no_more_than_asked() -> None:
