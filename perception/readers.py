@@ -8,6 +8,7 @@ JPEG 2000 is read by Pillow, whose wheels bring OpenJPEG along: no system librar
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import tempfile
@@ -203,15 +204,38 @@ def _read_list(path: Path, suffix: str) -> FrameInput:
 def _with_fabio(path: Path, index: int) -> tuple[NDArray[Any], dict[str, object]]:
     import fabio  # heavy, and needed for these formats only
 
-    with contextlib.closing(fabio.open(str(path))) as image:
-        count = int(image.nframes)
-        if not 0 <= index < count:
-            raise FrameFileError(
-                f"{path} holds {count} frames; index {index} does not exist. Give 0 to {count - 1}."
-            )
-        part = image if index == 0 else image.getframe(index)
-        header: dict[str, object] = {str(k): str(v) for k, v in dict(part.header).items()}
-        return np.array(part.data), header
+    # A cut-off EDF is filled up with zeros and only a line in the log tells.
+    log = logging.getLogger("fabio")
+    listener = _Listener(logging.WARNING)
+    log.addHandler(listener)
+    try:
+        with contextlib.closing(fabio.open(str(path))) as image:
+            count = int(image.nframes)
+            if not 0 <= index < count:
+                raise FrameFileError(
+                    f"{path} holds {count} frames; index {index} does not exist. Give 0 to {count - 1}."
+                )
+            part = image if index == 0 else image.getframe(index)
+            header: dict[str, object] = {str(k): str(v) for k, v in dict(part.header).items()}
+            pixels = np.array(part.data)
+    finally:
+        log.removeHandler(listener)
+    short = [line for line in listener.lines if "incomplete" in line or "truncated" in line]
+    if short:
+        raise ValueError(short[0])
+    return pixels, header
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(record.getMessage())
 
 
 def _with_pillow(path: Path, index: int) -> tuple[NDArray[Any], dict[str, object]]:

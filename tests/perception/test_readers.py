@@ -165,7 +165,7 @@ def test_bad_files_are_explained(tmp_path: Path, counts: np.ndarray) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("suffix", [".h5", ".tif", ".cbf", ".png", ".npy", ".jp2"])
+@pytest.mark.parametrize("suffix", [".h5", ".tif", ".edf", ".cbf", ".png", ".npy", ".jp2"])
 def test_truncated_files_are_refused(tmp_path: Path, counts: np.ndarray, suffix: str) -> None:
     path = tmp_path / f"cut{suffix}"
     if suffix == ".jp2":
