@@ -45,12 +45,22 @@ def fixed_pattern(shape: tuple[int, int], sensor: Sensor, seed: int) -> FixedPat
     size = shape[0] * shape[1]
     n_hot, n_dead = (int(rng.binomial(size, share)) for share in (sensor.hot_fraction, sensor.dead_fraction))
     places = rng.choice(size, size=n_hot + n_dead, replace=False)
-    top = _top(sensor)
+    top = largest_adu(sensor)
     return FixedPattern(places[:n_hot], top * 10.0 ** rng.uniform(-1.5, 0.0, n_hot), places[n_hot:])
 
 
 @njit(cache=True)
-def digitise(expected, out, gain, offset, noise, top, position, step, tables):  # type: ignore[no-untyped-def]
+def digitise(
+    expected: NDArray[np.float32],
+    out: AduArray,
+    gain: float,
+    offset: float,
+    noise: float,
+    top: float,
+    position: np.uint64,
+    step: np.uint64,
+    tables: NDArray[np.uint64],
+) -> np.uint64:
     """Fill ``out`` (n,) with units for the expected photons (n,); returns the stream's position after them.
 
     ``top`` is the largest unit; the rest is `Sensor` and `lauepilot.simulator.poisson.Stream`.
@@ -63,6 +73,13 @@ def digitise(expected, out, gain, offset, noise, top, position, step, tables):  
         out[i] = np.int64(min(max(value, 0.0), top) + 0.5)
         position += jump
     return position
+
+
+def empty_frames(shape: tuple[int, ...], sensor: Sensor) -> AduArray:
+    """Memory for frames of the sensor: uint16 up to 16 bits, else uint32."""
+    if sensor.bit_depth <= 16:
+        return np.empty(shape, dtype=np.uint16)
+    return np.empty(shape, dtype=np.uint32)
 
 
 def read_out(
@@ -87,14 +104,19 @@ def read_out(
     pattern
         Faulty pixels; None for a sensor without.
     """
-    out: AduArray = np.empty(expected.shape, dtype=np.uint16 if sensor.bit_depth <= 16 else np.uint32)
+    out = empty_frames(expected.shape, sensor)
     stream: Stream = new_stream(rng)
-    top = _top(sensor)
+    top = largest_adu(sensor)
     flat = out.reshape(-1)
     digitise(
-        np.ascontiguousarray(expected).reshape(-1), flat, sensor.gain_adu, sensor.offset_adu,
-        sensor.readout_noise_adu, top, *stream,
-    )  # fmt: skip
+        np.ascontiguousarray(expected).reshape(-1),
+        flat,
+        sensor.gain_adu,
+        sensor.offset_adu,
+        sensor.readout_noise_adu,
+        top,
+        *stream,
+    )
     if sensor.zingers_per_s > 0.0:
         _add_zingers(out, sensor, seconds, top, rng)
     if pattern is not None:
@@ -117,6 +139,6 @@ def _add_zingers(out: AduArray, sensor: Sensor, seconds: float, top: float, rng:
         out[row, col] = np.minimum(value, top).astype(out.dtype)
 
 
-def _top(sensor: Sensor) -> float:
+def largest_adu(sensor: Sensor) -> float:
     """Largest unit that a pixel can show: its saturation, or what its bits hold."""
     return float(math.floor(min(sensor.saturation_adu, 2.0**sensor.bit_depth - 1.0)))

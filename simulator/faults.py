@@ -94,10 +94,15 @@ class Faults:
         # A draw that would put the sample into the detector is a broken instrument, not an inaccurate one.
         mm[2] = max(mm[2], -0.5 * detector.distance_mm)
         moved = detector.moved(
-            float(mm[2]), float(mm[0] / detector.pixel_mm[0]), float(mm[1] / detector.pixel_mm[1]), *map(float, tilt)
+            float(mm[2]),
+            float(mm[0] / detector.pixel_mm[0]),
+            float(mm[1] / detector.pixel_mm[1]),
+            *map(float, tilt),
         )
         axes = instrument.goniometer.axes
-        turns = [rotation_matrix(_across(axis, rng) * np.deg2rad(self.axis_misdirection_deg)) for axis in axes]
+        turns = [
+            rotation_matrix(_across(axis, rng) * np.deg2rad(self.axis_misdirection_deg)) for axis in axes
+        ]
         zeros = {a.name: float(rng.normal() * self.axis_zero_deg) for a in instrument.goniometer.rotations}
         goniometer = instrument.goniometer.turned(turns)
         goniometer = replace(
@@ -115,7 +120,9 @@ class Faults:
             sphere_of_confusion_mm=self.sphere_of_confusion_mm,
             second_grain_fraction=self.second_grain_fraction,
             second_grain=rotation_matrix(axis / np.linalg.norm(axis) * np.deg2rad(self.second_grain_deg)),
-            transmission=_shade(detector.shape, self.shaded_fraction, rng) if self.shaded_fraction > 0.0 else None,
+            transmission=_shade(detector.shape, self.shaded_fraction, rng)
+            if self.shaded_fraction > 0.0
+            else None,
             power=float(self.power_factor * np.exp(rng.normal() * self.power_sigma)),
             sensor_serial=int(rng.integers(2**31)),
         )
@@ -134,7 +141,7 @@ class DrawnFaults:
     sphere_of_confusion_mm
         Diameter of the sphere in which the crystal wanders.
     second_grain_fraction, second_grain
-        Share of the crystal, and the rotation (3, 3) in the laboratory that turns the first grain into the second at zero angles.
+        Share of the crystal, and the rotation (3, 3) on the sample holder that turns the first grain into the second.
     transmission
         (rows, cols) share of photons that reach each pixel; None if nothing shades.
     power

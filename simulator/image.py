@@ -29,16 +29,24 @@ _NDTR = np.asarray(ndtr(np.arange(-6 * _CELLS_PER_SIGMA, 6 * _CELLS_PER_SIGMA + 
 
 
 @njit(cache=True, inline="always")
-def _cdf(x):  # type: ignore[no-untyped-def]
+def _cdf(x: float) -> float:
     """Normal distribution function by linear interpolation, to 1.2e-7; an erf for each pixel edge would cost ten times."""
     t = (min(max(x, -5.99), 5.99) + 6.0) * _CELLS_PER_SIGMA
-    i = np.int64(t)
+    i = int(t)
     low = _NDTR[i]
-    return low + (_NDTR[i + 1] - low) * (t - i)
+    return float(low + (_NDTR[i + 1] - low) * (t - i))
 
 
 @njit(cache=True)
-def _add_normal(image, col, row, c_col, c_cross, c_row, amount):  # type: ignore[no-untyped-def]
+def _add_normal(
+    image: NDArray[np.floating],
+    col: float,
+    row: float,
+    c_col: float,
+    c_cross: float,
+    c_row: float,
+    amount: float,
+) -> None:
     """Add a pixel-integrated normal of covariance ((c_col, c_cross), (c_cross, c_row)) and sum ``amount``.
 
     Pixels are cut into strips along the axis with the larger variance. A strip's mass is exact; across it the normal is
@@ -55,12 +63,12 @@ def _add_normal(image, col, row, c_col, c_cross, c_row, amount):  # type: ignore
     var_strip = max(var_inner - slope * c_cross, 1e-4)
     strips = 1
     if slope != 0.0:
-        strips = min(64, 1 + np.int64(2.5 * abs(slope) / math.sqrt(var_strip) * max(1.0, 0.7 / s_outer)))
+        strips = min(64, 1 + int(2.5 * abs(slope) / math.sqrt(var_strip) * max(1.0, 0.7 / s_outer)))
     height = 1.0 / strips
     s_strip = math.sqrt(var_strip + (slope * height) ** 2 / 12.0)
     inverse_outer, inverse_strip = 1.0 / s_outer, 1.0 / s_strip
-    first = max(0, np.int64(math.floor(outer - _REACH * s_outer + 0.5)))
-    last = min(n_outer - 1, np.int64(math.floor(outer + _REACH * s_outer + 0.5)))
+    first = max(0, math.floor(outer - _REACH * s_outer + 0.5))
+    last = min(n_outer - 1, math.floor(outer + _REACH * s_outer + 0.5))
     for o in range(first, last + 1):
         edge = o - 0.5 - outer
         below = _cdf(edge * inverse_outer)
@@ -69,8 +77,8 @@ def _add_normal(image, col, row, c_col, c_cross, c_row, amount):  # type: ignore
             mass = (above - below) * amount
             below = above
             mean = inner + slope * (edge + (k + 0.5) * height)
-            start = max(0, np.int64(math.floor(mean - _REACH * s_strip + 0.5)))
-            stop = min(n_inner - 1, np.int64(math.floor(mean + _REACH * s_strip + 0.5)))
+            start = max(0, math.floor(mean - _REACH * s_strip + 0.5))
+            stop = min(n_inner - 1, math.floor(mean + _REACH * s_strip + 0.5))
             left = _cdf((start - 0.5 - mean) * inverse_strip)
             for i in range(start, stop + 1):
                 right = _cdf((i + 0.5 - mean) * inverse_strip)
@@ -82,7 +90,17 @@ def _add_normal(image, col, row, c_col, c_cross, c_row, amount):  # type: ignore
 
 
 @njit(cache=True)
-def add_spot(image, col, row, c_col, c_cross, c_row, amount, halo, width):  # type: ignore[no-untyped-def]
+def add_spot(
+    image: NDArray[np.floating],
+    col: float,
+    row: float,
+    c_col: float,
+    c_cross: float,
+    c_row: float,
+    amount: float,
+    halo: float,
+    width: float,
+) -> None:
     """Add one spot of ``amount`` photons at (col, row) to a float image (rows, cols), in place.
 
     ``c_col, c_cross, c_row`` is its covariance in pixels squared, ``halo, width`` its `SpotProfile`. Spots that are not
@@ -100,7 +118,14 @@ def add_spot(image, col, row, c_col, c_cross, c_row, amount, halo, width):  # ty
 
 
 @njit(cache=True)
-def add_spots(image, pixels, amounts, covariances, halo, width):  # type: ignore[no-untyped-def]
+def add_spots(
+    image: NDArray[np.floating],
+    pixels: FloatArray,
+    amounts: FloatArray,
+    covariances: FloatArray,
+    halo: float,
+    width: float,
+) -> None:
     """`add_spot` for pixels (n, 2), photons (n,) and covariances (n, 2, 2)."""
     for i in range(amounts.size):
         c = covariances[i]
@@ -126,7 +151,9 @@ def _live(shape: tuple[int, int], blind: tuple[Region, ...]) -> NDArray[np.float
         # Only the rows and columns that the region spans: a frame has four million pixels, a hole few.
         spans = []
         for centre, size, n in zip(region.centre_px, region.size_px, reversed(shape), strict=True):
-            spans.append(np.arange(max(0, math.floor(centre - size / 2)), min(n, math.ceil(centre + size / 2) + 1)))
+            spans.append(
+                np.arange(max(0, math.floor(centre - size / 2)), min(n, math.ceil(centre + size / 2) + 1))
+            )
         cols, rows = spans
         if cols.size and rows.size:
             live[np.ix_(rows, cols)] *= ~region.covers(cols[None, :], rows[:, None])
@@ -148,7 +175,9 @@ def _background(
     y = (np.arange(shape[0]) - centre[1]) * pixel_mm[1]
     relative = (x[None, :] ** 2 + y[:, None] ** 2) / background.dome_width_mm**2
     density = background.flat_per_s_mm2 + background.dome_per_s_mm2 / (1.0 + relative) ** 1.5
-    rate = np.asarray((density * pixel_mm[0] * pixel_mm[1] + dark_per_s) * _live(shape, blind), dtype=np.float32)
+    rate = np.asarray(
+        (density * pixel_mm[0] * pixel_mm[1] + dark_per_s) * _live(shape, blind), dtype=np.float32
+    )
     rate.flags.writeable = False
     return rate
 
@@ -216,7 +245,10 @@ def reference_image(
     grid = np.stack(np.meshgrid(x, y), axis=-1)
     image = np.zeros((rows, cols))
     for centre, amount, covariance in zip(where, rate * seconds, spread, strict=True):
-        for share, scale in ((1 - profile.halo, profile.core_scale), (profile.halo, profile.core_scale * profile.width**2)):
+        for share, scale in (
+            (1 - profile.halo, profile.core_scale),
+            (profile.halo, profile.core_scale * profile.width**2),
+        ):
             d = grid - centre
             inverse = np.linalg.inv(covariance * scale)
             density = np.exp(-0.5 * np.einsum("...i,ij,...j->...", d, inverse, d))
@@ -234,7 +266,9 @@ def check_seconds(seconds: float) -> None:
         Says what came.
     """
     if not (math.isfinite(seconds) and seconds > 0.0):
-        raise ValueError(f"An exposure takes a positive finite number of seconds; {seconds} came. Give e.g. 10.0.")
+        raise ValueError(
+            f"An exposure takes a positive finite number of seconds; {seconds} came. Give e.g. 10.0."
+        )
 
 
 def _checked(

@@ -94,7 +94,7 @@ def _tables() -> NDArray[np.uint64]:
 
 
 @njit(cache=True)
-def _alias_table(probability):  # type: ignore[no-untyped-def]
+def _alias_table(probability: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Walker's table (n,) by Vose's construction: cut-off (52 bits) and place of the other outcome (12 bits)."""
     n = probability.size
     scaled = probability * n
@@ -124,7 +124,7 @@ def _alias_table(probability):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def mix(position):  # type: ignore[no-untyped-def]
+def mix(position: np.uint64) -> np.uint64:
     """The 64 random bits at a place of a stream: SplitMix64's finaliser."""
     z = position
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -133,22 +133,22 @@ def mix(position):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def uniform(position):  # type: ignore[no-untyped-def]
+def uniform(position: np.uint64) -> float:
     """The number in (0, 1) at a place of a stream: 52 bits, never 0 or 1."""
-    return (np.float64(mix(position) >> np.uint64(12)) + 0.5) * 2.0**-52
+    return float((np.float64(mix(position) >> np.uint64(12)) + 0.5) * 2.0**-52)
 
 
 @njit(cache=True, inline="always")
-def normal(position):  # type: ignore[no-untyped-def]
+def normal(position: np.uint64) -> float:
     """A standard normal number out of 4096 equally likely ones (up to 3.7): enough for the noise of electronics.
 
     It is made of the twelve bits that `uniform` leaves at the same place, and is independent of that number.
     """
-    return _NORMAL[np.int64(mix(position) & np.uint64(_NORMAL_CELLS - 1))]
+    return float(_NORMAL[np.int64(mix(position) & np.uint64(_NORMAL_CELLS - 1))])
 
 
 @njit(cache=True)
-def log_factorial(k):  # type: ignore[no-untyped-def]
+def log_factorial(k: np.int64) -> float:
     """``log(k!)``: a table, then Stirling's series, whose first left-out term is below 1e-19 there."""
     if k < 2048:
         return _LOG_FACTORIAL[k]
@@ -158,7 +158,7 @@ def log_factorial(k):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _from_table(which, word, tables):  # type: ignore[no-untyped-def]
+def _from_table(which: np.int64, word: np.uint64, tables: NDArray[np.uint64]) -> np.int64:
     """A Poisson number from one alias table: the word's upper bits choose the column, the rest the outcome.
 
     Unsigned all over (no test for negative indices), and without a branch that half of the words would mispredict.
@@ -173,7 +173,7 @@ def _from_table(which, word, tables):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _invert(rate, u):  # type: ignore[no-untyped-def]
+def _invert(rate: float, u: float) -> np.int64:
     """Inversion by sequential search, for a small rate."""
     p = math.exp(-rate)
     k = np.int64(0)
@@ -185,7 +185,7 @@ def _invert(rate, u):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _ptrs_decide(rate, k, us, v, a, b):  # type: ignore[no-untyped-def]
+def _ptrs_decide(rate: float, k: np.int64, us: float, v: float, a: float, b: float) -> bool:
     """PTRS' exact test, for the draws that its squeeze leaves open: True to take ``k``."""
     if k < 0 or (us < 0.013 and v > us):
         return False
@@ -194,7 +194,7 @@ def _ptrs_decide(rate, k, us, v, a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _poisson_large(rate, position, step):  # type: ignore[no-untyped-def]
+def _poisson_large(rate: float, position: np.uint64, step: np.uint64) -> np.int64:
     """Hormann's PTRS: transformed rejection with a squeeze, for rate >= 10. A round in seven or fewer is in vain."""
     b = 0.931 + 2.53 * math.sqrt(rate)
     a = -0.059 + 0.02483 * b
@@ -210,7 +210,7 @@ def _poisson_large(rate, position, step):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def poisson(rate, position, step, tables):  # type: ignore[no-untyped-def]
+def poisson(rate: float, position: np.uint64, step: np.uint64, tables: NDArray[np.uint64]) -> np.int64:
     """One Poisson number of a finite ``rate``; 0 where the rate is not positive. For use inside other kernels.
 
     ``position`` is its place in a `Stream`, of which ``step`` and ``tables`` are parts.
@@ -234,7 +234,13 @@ def poisson(rate, position, step, tables):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def poisson_into(expected, out, position, step, tables):  # type: ignore[no-untyped-def]
+def poisson_into(
+    expected: NDArray[np.floating],
+    out: NDArray[np.integer],
+    position: np.uint64,
+    step: np.uint64,
+    tables: NDArray[np.uint64],
+) -> np.uint64:
     """Fill ``out`` (n,) with Poisson numbers of the rates ``expected`` (n,); returns the position after them."""
     jump = step * np.uint64(WORDS)
     for i in range(expected.size):

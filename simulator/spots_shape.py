@@ -36,8 +36,8 @@ FWHM_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 class SpotProfile:
     """Shape of a spot of given covariance: a normal core and a wider halo of the same form.
 
-    ``(1 - halo) N(C / f) + halo N(width^2 C / f)`` with ``f = 1 - halo + halo width^2``, so that ``C`` is the covariance of the
-    whole profile. The defaults are what the 6,561 windows of one spot measured at ESRF BM32 want
+    ``(1 - halo) N(C / f) + halo N(width^2 C / f)`` with ``f = 1 - halo + halo width^2``, so that ``C`` is the covariance
+    of the whole profile. The defaults are what the 6,561 windows of one spot measured at ESRF BM32 want
     (`tests/simulator/test_image.py`): a plain normal leaves out the skirt between two and four pixels.
 
     Attributes
@@ -108,7 +108,9 @@ def mosaic_spread(directions: ArrayLike) -> FloatArray:
     across = np.cross(BEAM, k)
     length = np.linalg.norm(across, axis=1, keepdims=True)
     # Straight back every direction across the ray is in a plane of scattering: choose x.
-    across = np.where(length > 1e-12, across / np.where(length > 1e-12, length, 1.0), np.array([1.0, 0.0, 0.0]))
+    across = np.where(
+        length > 1e-12, across / np.where(length > 1e-12, length, 1.0), np.array([1.0, 0.0, 0.0])
+    )
     radial = np.cross(across, k)
     sine_squared = 0.5 * (1.0 - k @ BEAM)
     return np.asarray(
@@ -156,7 +158,10 @@ def spot_covariances(
 
 
 def instrument_covariances(
-    instrument: Instrument, directions: ArrayLike, detector: Detector | None = None, mosaic_deg: float | None = None
+    instrument: Instrument,
+    directions: ArrayLike,
+    detector: Detector | None = None,
+    mosaic_deg: float | None = None,
 ) -> FloatArray:
     """`spot_covariances` with the beam and sample of an instrument; another detector (binned) or mosaic may be given.
 

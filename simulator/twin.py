@@ -100,13 +100,19 @@ class Twin:
         """
         self._rng = rng
         orientation = random_rotation(rng) if u is None else np.array(u, dtype=float)
-        if orientation.shape != (3, 3) or not np.allclose(orientation @ orientation.T, np.eye(3), atol=1e-6) or (
-            np.linalg.det(orientation) < 0.0
+        if (
+            orientation.shape != (3, 3)
+            or not np.allclose(orientation @ orientation.T, np.eye(3), atol=1e-6)
+            or (np.linalg.det(orientation) < 0.0)
         ):
-            raise ValueError(f"The crystal's orientation must be a rotation matrix (3, 3); it was {orientation.tolist()}.")
+            raise ValueError(
+                f"The crystal's orientation must be a rotation matrix (3, 3); it was {orientation.tolist()}."
+            )
         drawn = self.faults.draw(self.instrument, rng)
         self.truth = Truth(orientation, drawn.instrument, drawn)
-        self._positions = {a.name: min(max(0.0, a.limits[0]), a.limits[1]) for a in self.instrument.goniometer.axes}
+        self._positions = {
+            a.name: min(max(0.0, a.limits[0]), a.limits[1]) for a in self.instrument.goniometer.axes
+        }
         self._carried = {
             a.name: self._positions[a.name] + rng.uniform(-0.5, 0.5) * a.backlash
             for a in drawn.instrument.goniometer.axes
@@ -226,11 +232,18 @@ class Twin:
         # Only spots near the sensor cost more: far ones may be thousands of pixels away.
         col, row = spots.pixels[:, 0], spots.pixels[:, 1]
         margin = 0.1 * max(detector.shape)
-        near = (col > -margin) & (row > -margin) & (col < detector.shape[1] + margin) & (row < detector.shape[0] + margin)
+        near = (
+            (col > -margin)
+            & (row > -margin)
+            & (col < detector.shape[1] + margin)
+            & (row < detector.shape[0] + margin)
+        )
         pixels, k_out, rates = spots.pixels[near], spots.k_out[near], spots.rate_per_s[near]
         covariances = instrument_covariances(instrument, k_out, detector)
         reach = _SPILL * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
-        inside = np.all((pixels > -0.5 - reach) & (pixels < np.array(detector.shape[::-1]) - 0.5 + reach), axis=1)
+        inside = np.all(
+            (pixels > -0.5 - reach) & (pixels < np.array(detector.shape[::-1]) - 0.5 + reach), axis=1
+        )
         pixels = pixels[inside]
         return pixels + displacement_px(detector, pixels, self._offset_mm), rates[inside], covariances[inside]
 
