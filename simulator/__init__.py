@@ -1,1 +1,1 @@
-
+"""The twin of the instrument: crystals, beams, detectors, goniometers, Laue patterns and counting noise."""
