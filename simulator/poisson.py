@@ -151,7 +151,7 @@ def normal(position: np.uint64) -> float:
 def log_factorial(k: np.int64) -> float:
     """``log(k!)``: a table, then Stirling's series, whose first left-out term is below 1e-19 there."""
     if k < 2048:
-        return _LOG_FACTORIAL[k]
+        return float(_LOG_FACTORIAL[k])
     x = k + 1.0
     r = 1.0 / x
     return (x - 0.5) * math.log(x) - x + 0.9189385332046727 + r * (1.0 / 12.0 - r * r * (1.0 / 360.0))
@@ -190,7 +190,8 @@ def _ptrs_decide(rate: float, k: np.int64, us: float, v: float, a: float, b: flo
     if k < 0 or (us < 0.013 and v > us):
         return False
     alpha_inverse = 1.1239 + 1.1328 / (b - 3.4)
-    return math.log(v * alpha_inverse / (a / (us * us) + b)) <= k * math.log(rate) - rate - log_factorial(k)
+    left = math.log(v * alpha_inverse / (a / (us * us) + b))
+    return bool(left <= k * math.log(rate) - rate - log_factorial(k))
 
 
 @njit(cache=True)
