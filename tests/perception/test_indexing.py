@@ -55,7 +55,7 @@ def shuffled_list(ix: Indexer, u, rng, share: float, detector=None, sigma_px=0.5
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
 @pytest.mark.parametrize(
-    "crystal,instrument", [("si", "lab"), ("quartz", "bm32"), ("feps3", "bm32"), ("yfe2ge2", "lab")]
+    ("crystal", "instrument"), [("si", "lab"), ("quartz", "bm32"), ("feps3", "bm32"), ("yfe2ge2", "lab")]
 )
 def test_orientation_is_found_without_a_guess(crystal: str, instrument: str, share: float) -> None:
     ix = indexer(crystal, instrument)
@@ -104,7 +104,7 @@ def test_too_few_spots_are_refused() -> None:
 
 
 def test_pose_is_found_with_the_orientation() -> None:
-    """Centre 0.5 mm, distance 0.5 mm and tilts 0.5 degrees off: the pose comes back, and predictions to a tenth of a pixel."""
+    """Centre 0.5 mm, distance 0.5 mm, tilts 0.5 degrees off: the pose comes back, predictions to a tenth of a pixel."""
     ix = indexer("si", "lab")
     rng = np.random.default_rng(14)
     prior = GeometryPrior(0.5, 0.5, 0.5)
@@ -198,7 +198,7 @@ REAL = [
 ]
 
 
-@pytest.mark.parametrize("name,crystal,suffix", REAL)
+@pytest.mark.parametrize(("name", "crystal", "suffix"), REAL)
 def test_real_lists_give_the_accepted_orientation(
     shared_data: Path, name: str, crystal: str, suffix: str
 ) -> None:
