@@ -41,9 +41,12 @@ class RuleSettings:
     move_confidence, declare_confidence
         Probability of the indexing that a move, and the end, want. A move may be made on less: the next frame tests it.
     sigmas
-        Standard deviations of the miss that must fit within the tolerance.
+        Standard deviations of the miss that must fit within the tolerance. A direction has two of them: beyond 3.7 lies
+        ``exp(-3.7^2 / 2)``, one in a thousand.
     aim
-        Share of the tolerance within which the target counts as met when a move is considered.
+        Share of the tolerance beyond which a miss is always corrected; below, only if that lets the error bar fit.
+    ample
+        A verifying frame is made long enough for this share of the error that would do: a third frame costs more.
     trust
         How well axes do what they say.
     agree_deg
@@ -58,8 +61,9 @@ class RuleSettings:
     growth: float = 4.0
     move_confidence: float = 0.9
     declare_confidence: float = 0.999
-    sigmas: float = 2.5
+    sigmas: float = 3.7
     aim: float = 0.3
+    ample: float = 0.75
     trust: AxesTrust = AxesTrust()
     agree_deg: float = 0.5
     tries: int = 3
@@ -215,7 +219,9 @@ class IndexAndMove:
         said = f"{miss:.3f} deg off, standard deviation {sigma:.3f} deg, confidence {p:.4f}"
         if fits and p >= settings.declare_confidence:
             return Declare(now, f"On target: {said}; wanted within {task.tolerance_deg:g} deg.")
-        if miss > settings.aim * task.tolerance_deg:
+        # A correction costs a second or two, a frame twice as precise usually more.
+        helps = miss > 0.02 * task.tolerance_deg and settings.sigmas * sigma <= 0.9 * task.tolerance_deg
+        if miss > settings.aim * task.tolerance_deg or helps:
             move = self._move(observation, miss, p)
             if move is not None:
                 return move
@@ -286,9 +292,9 @@ class IndexAndMove:
     def _verify(self, observation: Observation, sigma: float, said: str) -> Decision:
         """A frame as long as the precision wants it; the last frame's tells how precise a second is."""
         task, settings = self.task, self.settings
-        wanted = task.tolerance_deg * (1.0 - settings.aim) / settings.sigmas
+        wanted = 0.9 * task.tolerance_deg / settings.sigmas
         frame = relevant_sigma_deg(task.target, self._holder.covariance) if self._holder is not None else wanted
-        seconds = observation.exposure_s * min(max((frame / (0.8 * wanted)) ** 2, 0.5), settings.growth)
+        seconds = observation.exposure_s * min(max((frame / (settings.ample * wanted)) ** 2, 1.0), settings.growth)
         fresh = all(abs(v - observation.axes.get(n, 0.0)) < STILL for n, v in self._frame_axes.items())
         if fresh:
             self._imprecise += 1

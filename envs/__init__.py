@@ -1,1 +1,23 @@
+"""Gymnasium environments: world, task, loop. Importing this registers them."""
 
+from __future__ import annotations
+
+import gymnasium
+
+#: Ids that `register` registers.
+IDS = ("lauepilot/LaueAlign-v0",)
+
+
+def register() -> None:
+    """Register all environments with Gymnasium; again is no harm."""
+    if "lauepilot/LaueAlign-v0" not in gymnasium.registry:
+        gymnasium.register(
+            id="lauepilot/LaueAlign-v0",
+            entry_point="lauepilot.envs.align:LaueAlignEnv",
+            vector_entry_point="lauepilot.envs.vector:LaueAlignVectorEnv",
+            # Its own steps and clock end an episode; the wrapper would not know of the clock.
+            max_episode_steps=None,
+        )
+
+
+register()
