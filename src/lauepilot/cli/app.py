@@ -32,6 +32,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+TARGET_HELP = (
+    "What goes where: '[0 0 1] beam' puts a zone axis along the beam, '(1 1 0) up' a plane's normal up; a second one after "
+    "a comma fixes the turn about the first. Directions: beam, -beam, up, down, left, right, or three numbers."
+)
+
 CrystalOption = Annotated[str, typer.Option(help="Name in the zoo (see 'lauepilot crystals') or path of a CIF.")]
 InstrumentOption = Annotated[str, typer.Option(help="Shipped name (see 'lauepilot instruments') or path of a YAML file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -73,16 +78,12 @@ def _generator(seed: int | None) -> tuple[int, np.random.Generator]:
 def align(
     crystal: CrystalOption = "si",
     instrument: InstrumentOption = "lab",
-    target: Annotated[
-        str,
-        typer.Option(help="What goes where: '[0 0 1] beam, (1 0 0) up' is a zone along the beam with a plane's normal up."),
-    ] = "[0 0 1] beam, (1 0 0) up",
+    target: Annotated[str, typer.Option(help=TARGET_HELP)] = "[0 0 1] beam",
     seed: SeedOption = None,
     agent: Annotated[str, typer.Option(help="Who decides: index-and-move, oracle, random.")] = "index-and-move",
     faults: FaultsOption = "default",
-    exposure: Annotated[float | None, typer.Option(help="First exposure in seconds; the instrument's usual one by default.")] = None,
-    speed: Annotated[float, typer.Option(min=0.0, help="How many times faster than a real one it runs; 0 is at once.")] = 40.0,
-    out: Annotated[Path | None, typer.Option(help="New folder for the records; lauepilot-runs/<time>-<crystal> by default.")] = None,
+    speed: Annotated[float, typer.Option(min=0.0, help="How many times faster than reality; 0 is at once.")] = 40.0,
+    out: Annotated[Path | None, typer.Option(help="New folder for the records; lauepilot-runs/... by default.")] = None,
     json_output: JsonOption = False,
 ) -> int:
     """Align a crystal that a simulated instrument holds at a random orientation.
@@ -93,7 +94,7 @@ def align(
     from lauepilot.cli.align import run_align
 
     return run_align(
-        crystal=crystal, instrument=instrument, target=target, seed=seed, agent=agent, faults=faults, exposure_s=exposure,
+        crystal=crystal, instrument=instrument, target=target, seed=seed, agent=agent, faults=faults,
         speed=speed, out=out, as_json=json_output,
     )  # fmt: skip
 
@@ -107,12 +108,17 @@ def index(
     refine_geometry: Annotated[
         bool, typer.Option("--refine-geometry", help="Refine the detector's pose even where the file gives it.")
     ] = False,
-    refine_cell: Annotated[bool, typer.Option("--refine-cell", help="Refine the cell's shape (its scale cannot be seen).")] = False,
-    geometry: Annotated[Path | None, typer.Option(help="File with the geometry to believe: LaueTools .det .cor .fit, own .h5.")] = None,
+    refine_cell: Annotated[
+        bool, typer.Option("--refine-cell", help="Refine the cell's shape (its scale cannot be seen).")
+    ] = False,
+    geometry: Annotated[
+        Path | None, typer.Option(help="File with the geometry to believe: LaueTools .det .cor .fit, own .h5.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Path of the image inside an HDF5 file.")] = None,
     number: Annotated[int, typer.Option(min=0, help="Which frame of a stack.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="New folder for UB, tables and picture; lauepilot-runs/... by default, none with --json.")
+        Path | None,
+        typer.Option(help="New folder for UB, tables and picture; lauepilot-runs/... by default, none with --json."),
     ] = None,
     json_output: JsonOption = False,
 ) -> int:
@@ -151,12 +157,14 @@ def simulate(
     instrument: InstrumentOption = "lab",
     orientation: Annotated[
         str | None,
-        typer.Option(help="'euler:P1,P,P2' or 'rotvec:X,Y,Z' in degrees, a 3 x 3 JSON matrix, or a JSON file with U; else random."),
+        typer.Option(help="euler:P1,P,P2 or rotvec:X,Y,Z in degrees, a 3 x 3 JSON matrix, or a JSON file with U."),
     ] = None,
     seed: SeedOption = None,
     exposure: Annotated[float | None, typer.Option(help="Seconds; the instrument's usual exposure by default.")] = None,
     faults: FaultsOption = "none",
-    out: Annotated[Path, typer.Option(help="Image file; the suffix tells the format: .h5 .nxs .tif .edf .cbf .png .npy.")] = Path("frame.h5"),
+    out: Annotated[
+        Path, typer.Option(help="Image file; the suffix tells the format: .h5 .nxs .tif .edf .cbf .png .npy.")
+    ] = Path("frame.h5"),
     picture: Annotated[Path | None, typer.Option(help="PNG for people, with the indices of the brightest spots.")] = None,
     json_output: JsonOption = False,
 ) -> int:

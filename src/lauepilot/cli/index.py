@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lauepilot.cli.output import UserError
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, strained
+from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
 from lauepilot.perception.indexing.sphere import pixel_normals
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
@@ -33,11 +34,6 @@ COMPLETE = 1e-4
 CELL_SIGMA = 3e-3
 
 FRAME_TEXT = "laboratory: +z along the beam, +y up, right-handed; active rotations; Q_lab = UB h, with 2 pi (1/angstrom)"
-
-
-def rough_prior(detector: Detector) -> GeometryPrior:
-    """What is known of a detector that was set up anew for each experiment: centimetres and a degree."""
-    return GeometryPrior(distance_mm=10.0, centre_mm=100.0 * max(detector.pixel_mm), tilt_deg=1.0)
 
 
 #: Shipped instruments whose drawing holds only roughly, since each experiment calibrates its own geometry.
@@ -63,7 +59,7 @@ def starting_geometry(
     pose = stored if stored is not None else found.detector
     if pose is None:
         rough = instrument.name in ROUGHLY_KNOWN or found.spots is not None
-        return instrument, rough_prior(instrument.detector) if rough else USUAL_PRIOR
+        return instrument, ROUGH_PRIOR if rough else USUAL_PRIOR
     # A calibration tells pose and shape; holes, sensor and background are the instrument's where it has the same frame.
     own = instrument.detector
     if pose.shape == own.shape and not pose.blind:
@@ -137,7 +133,7 @@ def index_file(
     if stored_geometry is not None:
         stored = read_any(stored_geometry).detector
         if stored is None:
-            raise UserError(f"{stored_geometry} holds no geometry. Give a LaueTools .det, .cor or .fit, or an own .h5 frame.")
+            raise UserError(f"{stored_geometry} holds no geometry. Give a LaueTools .det, .cor, .fit, or an own .h5.")
     believed, prior = starting_geometry(found, instrument, stored, refine_geometry)
     if found.frame is None and found.spots is None:
         raise UserError(f"{path} is a calibration and holds no spots. Give it with --geometry, and a frame or list first.")
@@ -175,7 +171,10 @@ def index_spots(
         If there are too few.
     """
     cell_sigma = CELL_SIGMA if refine_cell else 0.0
-    result = indexer.index(spots, cell_sigma=cell_sigma, complete=True)
+    if indexer.prior == ROUGH_PRIOR:
+        result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
+    else:
+        result = indexer.index(spots, cell_sigma=cell_sigma, complete=True)
     table = cached_table(indexer.crystal, indexer.instrument, COMPLETE)
     refined = not indexer.prior.known
     return Indexed(indexer.crystal, indexer.instrument, spots, result, frame, source, refined, table)
@@ -194,7 +193,7 @@ class SpotTable:
     counts
         Photons (or the list's own unit).
     hkl
-        (n, 3) lowest harmonic that is not absent.
+        (n, 3) the strongest harmonic.
     energy_kev
         At which ``hkl`` reflects.
     residual_px
@@ -220,10 +219,7 @@ def spot_table(indexed: Indexed) -> SpotTable:
         )
     found = indexed.spots.pixels[fit.spot]
     counts = indexed.spots.counts[fit.spot]
-    # The indexer's rays are a choice of its own: the plane normal of the predicted pixel tells which one it is.
-    g = pixel_normals(found - fit.residual_px, fit.detector) @ fit.u
-    ray = np.argmax(g @ directions(indexed, fit).T, axis=1)
-    hkl = indexed.table.hkl[ray] * indexed.table.first_order[ray][:, None]
+    hkl = fit.hkl
     q = hkl @ orientation.ub.T
     length = np.linalg.norm(q, axis=1)
     energy = HC_KEV_A * length / (4.0 * np.pi * (-q[:, 2] / length))  # Bragg: lambda = 4 pi sin(theta) / q

@@ -69,6 +69,9 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
             code = command(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
+        except BrokenPipeError:  # the reader of our output has left, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(Exit.DONE) from None
         except KeyboardInterrupt:
             _complain("Interrupted.", as_json)
             raise typer.Exit(Exit.INTERRUPTED) from None

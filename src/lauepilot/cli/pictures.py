@@ -61,7 +61,7 @@ def draw_pattern(
     rows, cols = detector.shape
     scale = _SIDE_IN / max(rows, cols)
     width, height = cols * scale, rows * scale
-    top, side, bottom = 0.75, 0.55, 0.75
+    top, side, bottom = 0.75, 0.75, 0.75
     figure = Figure(figsize=(max(width + 2 * side, 7.0), height + top + bottom), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     full_width, full_height = figure.get_size_inches()
@@ -70,7 +70,7 @@ def draw_pattern(
     )
     if counts is not None:
         axes.imshow(
-            _for_eyes(counts), cmap="gray_r", vmin=0.0, vmax=1.0, extent=(-0.5, cols - 0.5, rows - 0.5, -0.5),
+            _for_eyes(counts, detector), cmap="gray_r", vmin=0.0, vmax=1.0, extent=(-0.5, cols - 0.5, rows - 0.5, -0.5),
             interpolation="nearest", aspect="equal",
         )  # fmt: skip
     axes.set(xlim=(-0.5, cols - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column (px)", ylabel="row (px)")
@@ -92,9 +92,12 @@ def _points(pixels: ArrayLike | None) -> FloatArray:
     return np.zeros((0, 2)) if pixels is None else np.asarray(pixels, dtype=float).reshape(-1, 2)
 
 
-def _for_eyes(counts: NDArray[Any]) -> NDArray[np.float32]:
+def _for_eyes(counts: NDArray[Any], detector: Detector) -> NDArray[np.float32]:
     """Counts as greys 0..1: what stands out of the background on an asinh scale, small spots kept in large frames."""
-    image = np.asarray(counts, dtype=np.float32)
+    image = np.array(counts, dtype=np.float32)
+    if detector.blind:  # filled, so that the background near a hole is not pulled down
+        mask = detector.mask()
+        image[~mask] = np.median(image[mask])
     pool = max(1, round(max(image.shape) / 1000))
     if pool > 1:
         # The largest of a block, so that no spot gets lost; its noise is biased upwards evenly.
@@ -175,7 +178,8 @@ def _draw_labels(
         if written >= labels:
             break
         text = hkl_text(indices)
-        text_w = 9.5 * unit * (sum(len(str(abs(int(i)))) for i in indices) + (0.7 * 2 if max(abs(indices)) > 9 else 0.0) + 0.4)
+        digits = sum(len(str(abs(int(i)))) for i in indices)
+        text_w = 9.5 * unit * (digits + (1.4 if max(abs(indices)) > 9 else 0.0) + 0.4)
         best = None
         for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (0.8, -0.8), (0.8, 0.8), (-0.8, -0.8), (-0.8, 0.8)):
             cx = x + dx * (text_w / 2 + 13 * unit)
@@ -201,10 +205,10 @@ def _draw_labels(
 
 
 def hkl_text(indices: ArrayLike) -> str:
-    """Indices as crystallographers write them, minus signs as bars (matplotlib's mathtext).
+    r"""Indices as crystallographers write them, minus signs as bars (matplotlib's mathtext).
 
     >>> hkl_text([1, -1, 3])
-    '$1\\\\bar{1}3$'
+    '$1\\bar{1}3$'
     """
     values = [int(i) for i in np.asarray(indices)]
     parts = [rf"\bar{{{-i}}}" if -10 < i < 0 else rf"\overline{{{-i}}}" if i < 0 else str(i) for i in values]

@@ -106,15 +106,22 @@ def cell_of(b: FloatArray) -> FloatArray:
     return np.concatenate([lengths, angles])
 
 
-def prediction(indexed: Indexed, limit: int = 150) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Pixels (m, 2) and indices (m, 3) of what should be seen, brightest first: as many as were found, and half again."""
+def prediction(indexed: Indexed, missing: int = 40) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Pixels (m, 2) and indices (m, 3) of predicted spots, brightest first: those found, and the brightest others."""
     fit = indexed.result.refinement
     if fit is None:
         return np.zeros((0, 2)), np.zeros((0, 3), np.int64)
+    table = spot_table(indexed)
     spots = predict_spots(indexed.table, fit.u, fit.detector)
-    order = np.argsort(-spots.rate_per_s)[: min(limit, max(20, round(1.5 * len(fit.spot))))]
-    pixels = predict_pixels(fit.u, directions(indexed, fit)[spots.ray[order]], fit.detector)
-    return pixels, spots.hkl[order]
+    pixels = predict_pixels(fit.u, directions(indexed, fit)[spots.ray], fit.detector)
+    order = np.argsort(-spots.rate_per_s)
+    nearest = np.linalg.norm(pixels[order][:, None] - table.predicted[None], axis=-1).min(axis=1, initial=np.inf)
+    found = nearest < 0.5
+    # Not fainter than most of what was found: the rest may well lie below the background.
+    floor = np.quantile(spots.rate_per_s[order][found], 0.25) if found.any() else 0.0
+    others = np.flatnonzero(~found & (spots.rate_per_s[order] > floor))[:missing]
+    keep = order[np.sort(np.concatenate([np.flatnonzero(found), others]))]
+    return pixels[keep], spots.hkl[keep]
 
 
 def draw(indexed: Indexed, path: Path, title: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ def matrix_lines(name: str, matrix: Any, digits: int = 6) -> list[str]:
 
 def show_bench(out: Console, result: dict[str, Any]) -> None:
     """Figures of a benchmark with goal and peer beside them."""
-    table = Table(title=f"lauepilot bench {result.get('bench', '')} (version {result.get('version', '?')})", title_justify="left")
+    title = f"lauepilot bench {result.get('bench', '')} (version {result.get('version', '?')})"
+    table = Table(title=title, title_justify="left")
     for head in ("figure", "here", "95 %", "unit", "n", "goal", "peer"):
         table.add_column(head, justify="left" if head in {"figure", "unit", "peer"} else "right")
     for figure in result.get("figures", []):
@@ -71,21 +73,13 @@ def crystal_rows() -> list[dict[str, Any]]:
 
 
 def formula(counts: dict[str, float]) -> str:
-    """A formula from the atoms of a cell, divided by their common number where they have one.
+    """A formula from the atoms of a cell, divided by what the whole numbers among them have in common.
 
-    >>> formula({"Si": 8.0}), formula({"Na": 4.0, "Cl": 4.0}), formula({"La": 3.76, "Sr": 0.24, "Cu": 2.0})
-    ('Si', 'NaCl', 'La1.88Sr0.12Cu')
+    >>> formula({"Si": 8.0}), formula({"Na": 4.0, "Cl": 4.0}), formula({"La": 3.76, "Sr": 0.24, "Cu": 2.0, "O": 8.0})
+    ('Si', 'NaCl', 'La1.88Sr0.12CuO4')
     """
-    smallest = min(counts.values())
-    divisor = 1.0
-    for n in range(round(max(counts.values())), 1, -1):
-        # A share that is a whole number for all but partly filled sites: those with less than one atom in n formulae.
-        shares = [v / n for v in counts.values()]
-        if all(abs(s - round(s)) < 1e-3 or (s % 1 and smallest % 1) for s in shares) and any(
-            abs(s - 1.0) < 1e-3 for s in shares
-        ):
-            divisor = float(n)
-            break
+    whole = [round(v) for v in counts.values() if abs(v - round(v)) < 1e-3 and v > 0.5]
+    divisor = math.gcd(*whole) or 1
     return "".join(e + ("" if abs(v / divisor - 1.0) < 1e-3 else f"{v / divisor:.3g}") for e, v in counts.items())
 
 
