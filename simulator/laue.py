@@ -115,8 +115,8 @@ class RayTable:
         (n,) length of the primitive reciprocal vector, 2 pi / angstrom.
     rate
         (n, nodes) particles a second, all harmonics, without polarisation.
-    first_order
-        (n,) lowest harmonic that is not absent.
+    order
+        (n, nodes) the strongest harmonic.
     sin_theta_min, sin_theta_step
         Node k stands at ``sin_theta_min + k sin_theta_step``.
     """
@@ -127,7 +127,7 @@ class RayTable:
     direction: FloatArray
     q_length: FloatArray
     rate: NDArray[np.float32]
-    first_order: NDArray[np.int64]
+    order: NDArray[np.uint8]
     sin_theta_min: float
     sin_theta_step: float
 
@@ -144,6 +144,11 @@ class RayTable:
     def sin_theta(self) -> FloatArray:
         """Nodes (nodes,)."""
         return np.asarray(self.sin_theta_min + self.sin_theta_step * np.arange(self.rate.shape[1]))
+
+    def harmonic(self, ray: NDArray[np.int64], sin_theta: FloatArray) -> NDArray[np.int64]:
+        """The strongest harmonics (n,) of rays (n,) at ``sin_theta`` (n,), from the nearest node."""
+        node = np.rint((sin_theta - self.sin_theta_min) / self.sin_theta_step).astype(int)
+        return self.order[ray, np.clip(node, 0, self.order.shape[1] - 1)].astype(np.int64)
 
     @classmethod
     def build(cls, crystal: Crystal, instrument: Instrument, *, min_relative: float = 1e-2) -> RayTable:
@@ -176,9 +181,13 @@ class RayTable:
                 f"(wavelengths {wavelength[0]:.3g} to {wavelength[-1]:.3g} angstrom, "
                 f"sin(theta) {low:.3g} to {high:.3g})."
             )
-        first = np.full(len(primitive), np.iinfo(np.int64).max)
-        present = rates.mean(axis=1) > 1e-6 * strength[ray]
-        np.minimum.at(first, ray[present], order[present])
+        strongest = np.ones_like(table, dtype=np.uint8)
+        level = np.zeros_like(table)
+        for m in np.unique(order):
+            rows = np.flatnonzero(order == m)
+            above = rates[rows] > level[ray[rows]]
+            strongest[ray[rows]] = np.where(above, m, strongest[ray[rows]])
+            level[ray[rows]] = np.where(above, rates[rows], level[ray[rows]])
         keep = np.flatnonzero(strength >= min_relative * strength.max())
         keep = keep[np.argsort(-strength[keep], kind="stable")]
         vectors = primitive[keep] @ crystal.b.T
@@ -190,7 +199,7 @@ class RayTable:
             direction=np.ascontiguousarray(vectors / lengths[:, None]),
             q_length=lengths,
             rate=np.ascontiguousarray(table[keep], dtype=np.float32),
-            first_order=first[keep],
+            order=strongest[keep],
             sin_theta_min=low,
             sin_theta_step=(high - low) / (NODES - 1),
         )
@@ -315,7 +324,7 @@ class PredictedSpots:
     ray
         (n,) index in the ray table.
     hkl
-        (n, 3) lowest harmonic that is not absent.
+        (n, 3) the strongest harmonic.
     pixels
         (n, 2) as (col, row).
     k_out
@@ -354,6 +363,6 @@ def predict_spots(
     g = table.direction[ray] @ u.T
     sin_theta = -g[:, 2]
     k_out = np.array([0.0, 0.0, 1.0]) + 2.0 * sin_theta[:, None] * g
-    order = table.first_order[ray]
+    order = table.harmonic(ray, sin_theta)
     energy = HC_KEV_A * table.q_length[ray] * order / (4.0 * np.pi * sin_theta)
     return PredictedSpots(ray, table.hkl[ray] * order[:, None], pixels, k_out, sin_theta, energy, rate)

@@ -227,7 +227,7 @@ class Indexer:
             direction=table.direction[keep],
             q_length=table.q_length[keep],
             rate=table.rate[keep],
-            first_order=table.first_order[keep],
+            order=table.order[keep],
         )
 
     def _search(self, sphere: Sphere) -> list[FloatArray]:
@@ -356,6 +356,7 @@ class Indexer:
             np.zeros(5),
             NOTHING,
             NOTHING,
+            NOTHING.reshape(0, 3),
             np.zeros((0, 2)),
         )
         found = IndexResult(

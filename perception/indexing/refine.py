@@ -79,7 +79,9 @@ class Refinement:
     spot
         (k,) indices of explained spots.
     ray
-        (k,) their rays.
+        (k,) their rays, as numbered in the table that was used.
+    hkl
+        (k, 3) their indices, of the strongest harmonic.
     residual_px
         (k, 2) found minus predicted.
     """
@@ -91,6 +93,7 @@ class Refinement:
     geometry_sigma: FloatArray
     spot: NDArray[np.int64]
     ray: NDArray[np.int64]
+    hkl: NDArray[np.int64]
     residual_px: FloatArray
 
     @property
@@ -215,6 +218,7 @@ def refine(
         geometry_sigma=geometry_sigma,
         spot=pairs[0],
         ray=pairs[1],
+        hkl=table.hkl[pairs[1]] * table.harmonic(pairs[1], -table.direction[pairs[1]] @ u_now[2])[:, None],
         residual_px=residual,
     )
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lauepilot.simulator import corrections
 from lauepilot.simulator.conventions import HC_KEV_A, random_rotation
-from lauepilot.simulator.crystal import Crystal, load_crystal
-from lauepilot.simulator.instrument import Instrument, load_instrument
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.kernels import on_sensor, pack_detector, project, trace_batch
 from lauepilot.simulator.laue import RayTable, beam_spectrum, cached_table, predict_spots
 from lauepilot.simulator.reference import ReferenceSpot, primitive_directions, reference_pattern, reference_spot
@@ -50,7 +50,10 @@ def smooth(spot: ReferenceSpot, table: RayTable, spectrum: Spectrum) -> bool:
 
 @pytest.mark.parametrize(("name", "where"), CASES)
 def test_kernel_is_the_reference(name: str, where: str) -> None:
-    """Positions to 1e-6 px; rates to 3 % (median 0.3 %) wherever beam and absorption are smooth."""
+    """Positions to 1e-6 px; rates to 3 % (median 0.3 %) wherever beam and absorption are smooth.
+
+    Half a percent of the brightest is allowed on top: the table leaves out faint harmonics of faint rays.
+    """
     crystal, instrument = load_crystal(name), load_instrument(where)
     table, spectrum = RayTable.build(crystal, instrument), beam_spectrum(instrument.beam)
     u = random_rotation(np.random.default_rng(3))
@@ -63,27 +66,24 @@ def test_kernel_is_the_reference(name: str, where: str) -> None:
         np.testing.assert_allclose(spots.pixels[j], spot.pixel, atol=1e-6)
         np.testing.assert_allclose(spots.k_out[j], spot.k_out, atol=1e-12)
         if smooth(spot, table, spectrum):
-            errors.append(abs(spots.rate_per_s[j] / spot.rate_per_s - 1.0))
+            off = abs(spots.rate_per_s[j] - spot.rate_per_s)
+            assert off < 0.03 * spot.rate_per_s + 0.005 * spots.rate_per_s.max()
+            errors.append(off / spot.rate_per_s)
     assert len(errors) >= (5 if where == "lab" else 10)
     assert np.median(errors) < 0.003
-    assert max(errors) < 0.03
-
-
-def weak_table(crystal: Crystal, instrument: Instrument) -> RayTable:
-    return RayTable.build(crystal, instrument, min_relative=1e-2)
 
 
 def test_nothing_bright_is_forgotten() -> None:
     """Every spot that the reference finds among all planes up to a length is in the kernel's list, if it is bright."""
     crystal, instrument = load_crystal("cu"), load_instrument("bm32")
-    table = weak_table(crystal, instrument)
+    # The table keeps rays by their mean over the detector: a fainter limit, since one may be bright at its own place only.
+    table = RayTable.build(crystal, instrument, min_relative=1e-3)
     u = random_rotation(np.random.default_rng(8))
     spots = predict_spots(table, u)
     listed = {tuple(h) for h in table.hkl[spots.ray].tolist()}
     reference = reference_pattern(crystal, instrument, u, 16.0)
-    # The table keeps rays by their mean over the detector: here one may be bright at its own place only.
-    bright = [s for s in reference if s.rate_per_s > 0.05 * reference[0].rate_per_s]
-    assert len(bright) >= 10
+    bright = [s for s in reference if s.rate_per_s > 0.03 * reference[0].rate_per_s]
+    assert len(bright) >= 6
     assert {s.hkl for s in bright} <= listed
     everywhere = {tuple(h) for h in primitive_directions(crystal, 16.0).tolist()}
     assert {h for h in listed if crystal.q_length(h) <= 16.0} <= everywhere
@@ -94,18 +94,18 @@ def test_a_spot_is_the_sum_of_its_orders() -> None:
     crystal, instrument = load_crystal("nacl"), load_instrument("koala")
     table, spectrum = cached_table(crystal, instrument), beam_spectrum(instrument.beam)
     ray = int(np.flatnonzero((table.hkl == [1, 0, 0]).all(axis=1))[0])
-    assert table.first_order[ray] == 2
+    assert (table.order[ray][table.rate[ray] > 0] % 2 == 0).all()
     u = random_rotation(np.random.default_rng(0), 400)
     u = next(x for x in u if ray in predict_spots(table, x).ray)
     spots = predict_spots(table, u)
     mine = int(np.flatnonzero(spots.ray == ray)[0])
     spot = reference_spot(crystal, instrument, (1, 0, 0), u, None, spectrum)
     assert spot is not None
-    orders = [h for h in spot.harmonics if h.rate_per_s > 0]
+    orders = [h for h in spot.harmonics if h.rate_per_s > 1e-9 * spot.rate_per_s]
     assert len(orders) >= 2
     assert all(h.hkl[0] % 2 == 0 for h in orders)
     assert spots.rate_per_s[mine] == pytest.approx(sum(h.rate_per_s for h in orders), rel=0.01)
-    np.testing.assert_array_equal(spots.hkl[mine], [2, 0, 0])
+    np.testing.assert_array_equal(spots.hkl[mine], max(orders, key=lambda h: h.rate_per_s).hkl)
 
 
 @given(st.sampled_from(["lab", "bm32", "koala"]), st.integers(0, 10_000))

@@ -12,7 +12,6 @@ from lauepilot.cli.output import UserError
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, strained
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
-from lauepilot.perception.indexing.sphere import pixel_normals
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
 from lauepilot.perception.readers import FrameInput, read_any
