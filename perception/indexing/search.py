@@ -20,6 +20,10 @@ AZIMUTHS, QUEUE = 2048, 48
 #: How often the search may end at an impostor for want of seeds.
 MISSED = 2e-3
 
+#: Share of the spots that no twin-like orientation explains (they share a third); pseudosymmetric ones, which may,
+#: are tested by name afterwards.
+CLEAR = 0.5
+
 
 @njit(cache=True)
 def search(
@@ -166,7 +170,7 @@ def search(
                 found_u[top], normals, sines, sigma, directions, rate, s_min, s_step, grid, faint, explained
             )
             luck += np.log(1.0 - min(share / m, 0.99))
-            if luck < np.log(MISSED):
+            if luck < np.log(MISSED) or share > CLEAR * m:
                 break
     return used
 
