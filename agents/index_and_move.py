@@ -256,10 +256,12 @@ class IndexAndMove:
     def _approach(self, observation: Observation, goal: Reach, miss: float) -> Move:
         """Go there; small moves end in the direction of the axis' last motion, so that its play stays taken up."""
         first: dict[str, float] = {}
-        for axis in self.task.instrument.goniometer.rotations:
+        rotations = self.task.instrument.goniometer.rotations
+        # After a large move a frame follows in any case, and sees the play as it is.
+        small = max(abs(goal.positions[a.name] - observation.axes.get(a.name, 0.0)) for a in rotations) < 3.0
+        for axis in rotations:
             here, there = observation.axes.get(axis.name, 0.0), goal.positions[axis.name]
             sense = self._sense.get(axis.name, 0)
-            small = abs(there - here) < 3.0
             backwards = (there - here) * sense < 0.0 or sense == 0
             if axis.backlash > 0.0 and small and abs(there - here) > 0.5 * axis.resolution and backwards:
                 past = there - (sense or 1) * self.settings.overshoot * axis.backlash
