@@ -190,11 +190,13 @@ def refine(
         u_now = rotation_matrix(step[:3]) @ u_now
         p[index[3:]] += step[3:]
         scatter = scale * float(np.median(sigma))
-        last = tolerance
+        before = pairs
         tolerance = max(min(tolerance * 0.6, tolerance_px), 4.0 * scatter, 1.0)
         limit = None if strongest is None or turn >= rounds // 2 else int(strongest * 1.5 ** (turn + 1))
         pairs = _match(table, u_now, p, detector, spots, tolerance, limit)
-        if turn > 3 and np.abs(step[:3]).max() < 1e-7 and tolerance == last and limit is None:
+        # A hundredth of the best error bars, and the same spots: nothing more will come.
+        settled = np.abs(step[:3]).max() < 1e-6 and np.array_equal(before[0], pairs[0])
+        if settled and limit is None and turn > 1:
             break
     pairs = _match(table, u_now, p, detector, spots, tolerance, None)
     residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
