@@ -82,7 +82,7 @@ def align(
     seed: SeedOption = None,
     agent: Annotated[str, typer.Option(help="Who decides: index-and-move, oracle, random.")] = "index-and-move",
     faults: FaultsOption = "default",
-    speed: Annotated[float, typer.Option(min=0.0, help="How many times faster than reality; 0 is at once.")] = 40.0,
+    speed: Annotated[float, typer.Option(min=0.0, help="How many times faster than reality; 0 is at once.")] = 10.0,
     out: Annotated[Path | None, typer.Option(help="New folder for the records; lauepilot-runs/... by default.")] = None,
     json_output: JsonOption = False,
 ) -> int:

@@ -29,8 +29,9 @@ SURE = 0.95
 #: Rays that may show, relative to the brightest.
 COMPLETE = 1e-4
 
-#: How far (relative standard deviation) a cell's shape may be from its CIF where it is refined.
-CELL_SIGMA = 3e-3
+#: How far (relative standard deviation) a cell's shape may be from its CIF: where it is refined on request, and in any
+#: case where the detector's pose is exact: real crystals are strained by some 1e-4, which the orientation would take up.
+CELL_SIGMA, USUAL_STRAIN = 3e-3, 5e-4
 
 FRAME_TEXT = "laboratory: +z along the beam, +y up, right-handed; active rotations; Q_lab = UB h, with 2 pi (1/angstrom)"
 
@@ -169,7 +170,7 @@ def index_spots(
     IndexingError
         If there are too few.
     """
-    cell_sigma = CELL_SIGMA if refine_cell else 0.0
+    cell_sigma = CELL_SIGMA if refine_cell else USUAL_STRAIN if indexer.prior.known else 0.0
     if indexer.prior == ROUGH_PRIOR:
         result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
     else:

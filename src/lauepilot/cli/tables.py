@@ -22,7 +22,7 @@ def console() -> Console:
 
 def matrix_lines(name: str, matrix: Any, digits: int = 6) -> list[str]:
     """A 3 x 3 matrix as three lines of text."""
-    rows = np.asarray(matrix, dtype=float)
+    rows = np.round(np.asarray(matrix, dtype=float), digits) + 0.0  # no minus zeros
     heads = [f"{name} = ", " " * (len(name) + 3), " " * (len(name) + 3)]
     return [head + "  ".join(f"{v: .{digits}f}" for v in row) for head, row in zip(heads, rows, strict=True)]
 

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.perception.readers import read_frame
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.orientation import misorientation
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def test_aligns_and_leaves_the_folder(lauepilot):
+    result = lauepilot("align", "--seed", 1, "--speed", 0, "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    assert "Aligned" in result.stdout
+    assert "written: run/" in result.stdout
+    summary = read_json("run/summary.json")
+    assert summary["outcome"] == "declared"
+    assert summary["seed"] == 1
+    assert summary["truth"]["within_tolerance"] is True
+    assert summary["truth"]["target_missed_by_deg"] < 0.1
+    assert summary["truth"]["misorientation_deg"] < 0.1
+    assert summary["n_exposures"] == len(summary["files"]["frames"]) >= 1
+    assert summary["versions"]["lauepilot"]
+    # one line a step
+    assert sum(line.split()[:1] == [str(s["step"])] for s in summary["steps"] for line in result.stdout.splitlines()) >= len(
+        summary["steps"]
+    )
+    ub = read_json("run/ub.json")
+    u, truth = np.array(ub["U"]), np.array(summary["truth"]["U"])
+    assert np.rad2deg(misorientation(u, truth, load_crystal("si").symmetry)) < 0.1
+    assert u @ np.array(ub["B"]) == pytest.approx(np.array(ub["UB"]))
+    assert np.array(ub["covariance_deg2"]).shape == (3, 3)
+    # [001] along the beam, by the matrix alone: a direct axis is a row of the inverse
+    axis = 2 * np.pi * np.linalg.inv(np.array(ub["UB"])).T
+    best = max(abs(axis[2, k]) / np.linalg.norm(axis[:, k]) for k in range(3))
+    assert np.rad2deg(np.arccos(min(best, 1.0))) < 0.1
+    for name in ("first_pattern.png", "last_pattern.png"):
+        with Image.open(f"run/{name}") as picture:
+            assert min(picture.size) > 900
+    for name in summary["files"]["frames"]:
+        assert read_frame(f"run/{name}").counts.shape == (1000, 1000)
+    documents = [json.loads(line) for line in Path("run/documents.jsonl").read_text().splitlines()]
+    assert documents[0]["name"] == "start"
+    assert documents[0]["doc"]["seed"] == 1
+    assert documents[-1]["name"] == "stop"
+    assert documents[-1]["doc"]["exit_status"] == "success"
+
+
+def test_its_frames_can_be_indexed(lauepilot, lauepilot_json):
+    lauepilot("align", "--seed", 2, "--speed", 0, "--out", "run")
+    ub = read_json("run/ub.json")
+    last = sorted(Path("run/frames").iterdir())[-1]
+    found, code = lauepilot_json("index", last, "--crystal", "si", "--instrument", "lab")
+    assert code == 0
+    apart = misorientation(np.array(found["U"]), np.array(ub["U"]), load_crystal("si").symmetry)
+    assert np.rad2deg(apart) < 0.3  # the declared one is after a last small correction
+
+
+def test_json_is_the_summary(lauepilot_json):
+    found, code = lauepilot_json("align", "--seed", 3, "--crystal", "quartz", "--speed", 0)
+    assert code == 0
+    folder = Path(found.pop("folder"))
+    assert folder.parent == Path("lauepilot-runs")
+    assert folder.name.endswith("-quartz")
+    assert read_json(folder / "summary.json") == found
+
+
+def test_same_seed_same_run(lauepilot_json):
+    runs = [lauepilot_json("align", "--seed", 9, "--speed", 0)[0] for _ in range(2)]
+    for key in ("steps", "axes", "clock_s", "U", "truth"):
+        assert runs[0][key] == runs[1][key]
+
+
+def test_full_target_and_without_faults(lauepilot_json):
+    found, code = lauepilot_json(
+        "align", "--seed", 3, "--target", "[0 0 1] beam, (1 0 0) up", "--faults", "none", "--speed", 0
+    )
+    assert code == 0
+    assert found["truth"]["target_missed_by_deg"] < 0.1
+
+
+def test_oracle_needs_no_more_than_the_rule(lauepilot_json):
+    rule, _ = lauepilot_json("align", "--seed", 4, "--speed", 0)
+    oracle, code = lauepilot_json("align", "--seed", 4, "--agent", "oracle", "--speed", 0)
+    assert code == 0
+    assert oracle["truth"]["within_tolerance"] is True
+    assert oracle["clock_s"] <= rule["clock_s"]
+
+
+def test_out_of_reach_is_an_honest_end(lauepilot_json):
+    """Two fixed directions against limits of 100 deg: some seeds cannot be reached, and are reported as such."""
+    target = ("--target", "(1 0 0) up, [0 0 1] right")
+    for seed in range(60):
+        found, code = lauepilot_json("align", "--crystal", "kyanite", "--seed", seed, "--speed", 0, *target)
+        if not found["truth"]["reachable"]:
+            break
+    assert found["truth"]["reachable"] is False
+    assert (found["outcome"], code) == ("gave_up", 3)
+    for word in ("cannot be reached", "limit", "nearest reachable"):
+        assert word in found["reason"]
+    assert Path(found["folder"], "summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--crystal", "sii"), "si"),
+        (("--crystal", "none.cif"), "none.cif"),
+        (("--instrument", "labb"), "lab"),
+        (("--agent", "me"), "index-and-move"),
+        (("--faults", "many"), "harsh"),
+        (("--target", "up the hill"), "--target"),
+        (("--target", "[0 0 0] beam"), "indices"),
+        (("--target", "[0 0 1] beam, [0 0 2] up"), "parallel"),
+        (("--target", "[0 0 1] north"), "direction"),
+    ],
+)
+def test_bad_input_leaves_nothing(lauepilot_json, tmp_path, options, said):
+    found, code = lauepilot_json("align", *options)
+    assert code == 2
+    assert said in found["error"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_agent_closes_the_record_truthfully(lauepilot, monkeypatch):
+    def fail(self, observation):
+        raise RuntimeError("the head is lost")
+
+    monkeypatch.setattr(IndexAndMove, "decide", fail)
+    result = lauepilot("align", "--seed", 1, "--speed", 0, "--out", "run")
+    assert result.exit_code == 1
+    assert "the head is lost" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    summary = read_json("run/summary.json")
+    assert summary["outcome"] == "failed"
+    stop = json.loads(Path("run/documents.jsonl").read_text().splitlines()[-1])
+    assert (stop["name"], stop["doc"]["exit_status"]) == ("stop", "fail")
+
+
+def test_a_disk_that_fails_leaves_no_half_folder(lauepilot, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lauepilot.cli.align.write_json", full)
+    result = lauepilot("align", "--seed", 1, "--speed", 0, "--out", "run")
+    assert result.exit_code == 2
+    assert "No space left" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "lauepilot", "align", "--seed", "5", "--speed", "0", "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "summary.json").is_file()

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.linalg import polar
+from scipy.spatial.transform import Rotation
+
+from lauepilot.perception.lauetools import read_fit
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.orientation import misorientation
+
+KEYS = {
+    "crystal", "instrument", "U", "UB", "covariance_deg2", "confidence", "n_spots", "n_indexed", "residual_px",
+    "geometry", "spots",
+}  # fmt: skip
+SPOT_KEYS = {"col", "row", "counts", "hkl", "energy_kev", "predicted_col", "predicted_row", "residual_px"}
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def off_deg(u, other, crystal):
+    return float(np.rad2deg(misorientation(np.array(u), np.array(other), load_crystal(crystal).symmetry)))
+
+
+@pytest.mark.parametrize(
+    ("name", "fit", "crystal"),
+    [
+        ("Ge_blanc_0000_LT_5.cor", "Ge_blanc_0000_LT_5.fit", "ge"),
+        ("Ge0001.cor", "Ge0001.fit", "si"),
+        ("3C-SiC_img_10066.fit", "3C-SiC_img_10066.fit", "3c-sic"),
+    ],
+)
+def test_real_lists_give_the_accepted_orientations(lauepilot_json, shared_data, name, fit, crystal):
+    found, code = lauepilot_json("index", shared_data / "laue" / name, "--crystal", crystal, "--instrument", "bm32")
+    accepted = read_fit(shared_data / "laue" / fit)
+    assert code == 0
+    assert set(found) >= KEYS
+    # their matrix holds a strain: its rotation is that of the polar decomposition
+    rotation, _ = polar(accepted.ub @ np.linalg.inv(load_crystal(crystal).b))
+    assert off_deg(found["U"], rotation, crystal) < 0.02
+    assert found["n_indexed"] >= 0.9 * len(accepted.hkl)
+    assert found["confidence"] > 0.99
+    assert found["geometry"]["refined"] is False
+    # Each spot's energy is Bragg's, from LaueTools' own angle to the beam, and a harmonic of their hkl.
+    columns = zip(accepted.pixels, accepted.energy_kev, accepted.hkl, strict=True)
+    theirs = {tuple(np.round(pixel, 1)): (energy, hkl) for pixel, energy, hkl in columns}
+    compared = 0
+    for spot in found["spots"]:
+        match = theirs.get((round(spot["col"], 1), round(spot["row"], 1)))
+        if match is not None:
+            ratio = (spot["energy_kev"] / match[0]) * np.linalg.norm(match[1]) / np.linalg.norm(spot["hkl"])
+            assert ratio == pytest.approx(1.0, abs=3e-3)
+            compared += 1
+    assert compared > 30
+
+
+def test_raw_image_gives_orientation_and_geometry(lauepilot_json, shared_data):
+    found, code = lauepilot_json("index", shared_data / "laue" / "ge.jp2", "--crystal", "ge", "--instrument", "bm32")
+    assert code == 0
+    assert found["geometry"]["refined"] is True
+    assert found["residual_px"] < 0.25
+    assert found["n_indexed"] >= 95
+    # The manifest's rough geometry: about 77 mm, centre near (1020, 1080), tilts below 1 deg.
+    assert found["geometry"]["distance_mm"] == pytest.approx(77.0, abs=2.0)
+    assert found["geometry"]["centre_px"] == pytest.approx([1020, 1080], abs=60)
+    normal, col, row = (np.array(found["geometry"][k]) for k in ("normal", "col_direction", "row_direction"))
+    assert np.rad2deg(np.arccos(normal[1])) < 1.0
+    assert np.array([col, row, normal]) @ np.array([col, row, normal]).T == pytest.approx(np.eye(3), abs=1e-9)
+    assert 0.0 < found["geometry"]["sigma"]["distance_mm"] < 0.1
+
+
+def test_json_can_be_projected_without_us(lauepilot_json, shared_data):
+    """UB, hkl and geometry alone put the spots where they are said to be: plain Laue geometry, nothing of ours."""
+    found, _ = lauepilot_json("index", shared_data / "laue" / "ge.jp2", "--crystal", "ge", "--instrument", "bm32")
+    ub, geometry = np.array(found["UB"]), found["geometry"]
+    hkl = np.array([spot["hkl"] for spot in found["spots"]])
+    q = hkl @ ub.T
+    g = q / np.linalg.norm(q, axis=1, keepdims=True)
+    k_out = np.array([0, 0, 1]) - 2 * g[:, 2:] * g
+    normal, col, row = (np.array(geometry[k]) for k in ("normal", "col_direction", "row_direction"))
+    on_plane = k_out * (geometry["distance_mm"] / (k_out @ normal))[:, None]
+    pixel = np.stack([on_plane @ col, on_plane @ row], axis=1) / geometry["pixel_mm"] + geometry["centre_px"]
+    assert pixel == pytest.approx(np.array([[s["predicted_col"], s["predicted_row"]] for s in found["spots"]]), abs=1e-3)
+    distance = np.linalg.norm(pixel - [[s["col"], s["row"]] for s in found["spots"]], axis=1)
+    assert distance == pytest.approx(np.array([s["residual_px"] for s in found["spots"]]), abs=2e-3)
+    assert distance.mean() == pytest.approx(found["residual_px"], abs=1e-3)
+
+
+def simulated(lauepilot_json, name, crystal="si", instrument="lab", *more):
+    facts, code = lauepilot_json(
+        "simulate", "--crystal", crystal, "--instrument", instrument, "--seed", 5, "--out", name, *more
+    )
+    assert code == 0
+    return facts
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".tif", ".npy"])
+def test_simulated_frames_come_back(lauepilot_json, suffix):
+    truth = simulated(lauepilot_json, f"frame{suffix}")
+    found, code = lauepilot_json("index", f"frame{suffix}", "--crystal", "si", "--instrument", "lab")
+    assert code == 0
+    assert set(found["spots"][0]) == SPOT_KEYS
+    assert off_deg(found["U"], truth["U"], "si") < 0.05
+    covariance = np.array(found["covariance_deg2"])
+    assert np.all(np.linalg.eigvalsh(covariance) > 0)
+    assert np.array(found["UB"]) == pytest.approx(np.array(found["U"]) @ load_crystal("si").b, abs=1e-9)
+
+
+def test_files_that_index_leaves(lauepilot, lauepilot_json):
+    simulated(lauepilot_json, "frame.h5", "quartz")
+    result = lauepilot("index", "frame.h5", "--crystal", "quartz", "--instrument", "lab", "--out", "here")
+    assert result.exit_code == 0
+    assert "explained" in result.stdout
+    assert "UB = " in result.stdout
+    record = read_json("here/index.json")
+    with open("here/spots.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == record["n_indexed"] > 20
+    assert float(rows[0]["counts"]) >= float(rows[-1]["counts"])
+    ub = read_json("here/ub.json")
+    assert ub["two_pi"] is True
+    assert ub["UB"] == record["UB"]
+    picture = Image.open("here/pattern.png")
+    assert min(picture.size) > 900
+    picture.load()
+    # nothing is overwritten, and nothing changed by trying
+    again = lauepilot("index", "frame.h5", "--crystal", "quartz", "--instrument", "lab", "--out", "here")
+    assert again.exit_code == 2
+    assert "not an empty folder" in again.stderr
+    assert read_json("here/index.json") == record
+
+
+def test_json_leaves_no_files_unless_asked(lauepilot_json, tmp_path):
+    simulated(lauepilot_json, "frame.h5")
+    before = sorted(tmp_path.iterdir())
+    lauepilot_json("index", "frame.h5", "--crystal", "si", "--instrument", "lab")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_wrong_crystal_is_not_known(lauepilot_json):
+    simulated(lauepilot_json, "frame.h5", "kyanite")
+    found, code = lauepilot_json("index", "frame.h5", "--crystal", "4h-sic", "--instrument", "lab")
+    assert code == 4
+    assert found["confidence"] < 0.95
+    assert found["sure"] is False
+
+
+def test_cell_shape_and_geometry_on_request(lauepilot_json, shared_data):
+    path = shared_data / "laue" / "Ge_blanc_0000_LT_5.cor"
+    found, code = lauepilot_json(
+        "index", path, "--crystal", "ge", "--instrument", "bm32", "--refine-geometry", "--refine-cell"
+    )
+    assert code == 0
+    assert found["geometry"]["refined"] is True
+    assert found["cell"][:3] == pytest.approx([5.658] * 3, abs=0.02)
+    assert found["cell"] != [found["cell"][0]] * 3 + [90.0] * 3
+
+
+# --------------------------------------------------------------------------------------------------- bad input
+
+
+def broken_cif(path):
+    path.write_text("data_x\n_cell_length_a 5\n")
+
+
+def nan_frame(path):
+    frame = np.ones((1000, 1000))
+    frame[3, 4] = np.nan
+    np.save(path, frame)
+
+
+BAD = {
+    "no file": (lambda p: None, "nothing.tif", (), "nothing.tif"),
+    "unknown format": (lambda p: p.write_text("x"), "frame.xyz", (), "xyz"),
+    "not an image": (lambda p: p.write_bytes(b"II*\x00rubbish"), "frame.tif", (), "frame.tif"),
+    "wrong size": (lambda p: np.save(p, np.ones((50, 60), np.uint16)), "frame.npy", (), "1000 x 1000"),
+    "empty": (lambda p: np.save(p, np.zeros((1000, 1000), np.uint16)), "frame.npy", (), "no photon"),
+    "saturated": (lambda p: np.save(p, np.r_[np.zeros((2, 1000)), np.full((998, 1000), 65535)].astype(np.uint16)),
+                  "frame.npy", (), "saturated"),
+    "NaN": (nan_frame, "frame.npy", (), "NaN"),
+    "too few spots": (lambda p: np.save(p, np.random.default_rng(1).poisson(9, (1000, 1000)).astype(np.uint16)),
+                      "frame.npy", (), "at least 4"),
+    "unknown crystal": (lambda p: None, "frame.npy", ("--crystal", "quarz"), "quartz"),
+    "unknown instrument": (lambda p: None, "frame.npy", ("--instrument", "bm23"), "bm32"),
+    "missing CIF": (lambda p: None, "frame.npy", ("--crystal", "mine.cif"), "mine.cif"),
+    "broken CIF": (lambda p: broken_cif(p.with_name("bad.cif")), "frame.npy", ("--crystal", "bad.cif"), "bad.cif"),
+    "broken instrument": (lambda p: p.with_name("i.yaml").write_text("name: [x"), "frame.npy", ("--instrument", "i.yaml"),
+                          "i.yaml"),
+    "no list": (lambda p: p.write_text("peak_X peak_Y peak_Isub\n1 2\n"), "spots.dat", (), "spots.dat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line(lauepilot, lauepilot_json, tmp_path, case):
+    make, name, more, said = BAD[case]
+    make(tmp_path / name)
+    before = sorted(tmp_path.iterdir())
+    options = ["--crystal", "si", "--instrument", "lab", *more]
+    found, code = lauepilot_json("index", name, *options)
+    assert code == 2
+    assert set(found) == {"error"}
+    assert said in found["error"]
+    result = lauepilot("index", name, *options)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert re.search(re.escape(said), result.stderr)
+    assert "Traceback" not in result.stdout + result.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_several_images_in_a_file_are_listed(lauepilot_json):
+    with h5py.File("stack.h5", "w") as file:
+        file["one"] = np.ones((10, 10))
+        file["two"] = np.ones((10, 10))
+    found, code = lauepilot_json("index", "stack.h5", "--crystal", "si", "--instrument", "lab")
+    assert code == 2
+    assert "one" in found["error"]
+    assert "two" in found["error"]
+
+
+def test_orientation_texts(lauepilot_json):
+    for text, u in (
+        ("euler:10,20,30", Rotation.from_euler("ZXZ", [10, 20, 30], degrees=True).as_matrix()),
+        ("rotvec:0,90,0", [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
+        ("[[0,0,1],[0,1,0],[-1,0,0]]", [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]),
+    ):
+        facts, code = lauepilot_json(
+            "simulate", "--orientation", text, "--out", "f.npy", "--exposure", 0.1, "--seed", 1
+        )
+        assert code == 0
+        assert np.array(facts["U"]) == pytest.approx(np.array(u), abs=1e-9)
