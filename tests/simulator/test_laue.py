@@ -15,7 +15,7 @@ from lauepilot.perception.lauetools import LaueToolsFit, read_fit
 from lauepilot.simulator.conventions import HC_KEV_A, axis_rotation, random_rotation
 from lauepilot.simulator.crystal import Crystal, load_crystal
 from lauepilot.simulator.instrument import Instrument, InstrumentError, load_instrument
-from lauepilot.simulator.laue import RayTable, cached_table, predict_spots, sin_theta_range
+from lauepilot.simulator.laue import RayTable, beam_spectrum, cached_table, predict_spots, sin_theta_range
 
 names = st.sampled_from(["si", "quartz", "feps3"])
 places = st.sampled_from(["lab", "bm32", "koala"])
@@ -73,7 +73,9 @@ def test_every_harmonic_named_is_in_the_beam_and_not_absent() -> None:
     h, k, l = spots.hkl.T
     same = (h % 2 == k % 2) & (k % 2 == l % 2)
     assert np.all(same)
-    assert np.all(spots.energy_kev < 23.5)
+    band = beam_spectrum(table.instrument.beam)
+    assert np.all(spots.energy_kev < 1.01 * HC_KEV_A / band.wavelength_min_a)
+    assert np.all(spots.energy_kev > 0.99 * HC_KEV_A / band.wavelength_max_a)
 
 
 def test_range_of_angles() -> None:

@@ -90,6 +90,8 @@ class LaueTools:
         grain = [None, None, FROM_LAUETOOLS.T @ u_lab, crystal.name]
         simulate = self._modules["lauecore"].SimulateLaue_full_np
         materials = self.materials(crystal)
+        # Their camera is a disk: one that holds the frame's corners.
+        diameter = g.pixel_mm * float(np.hypot(*detector.shape)) * 1.2
 
         def call() -> Any:
             return simulate(
@@ -98,6 +100,7 @@ class LaueTools:
                 pose,
                 pixelsize=g.pixel_mm,
                 dim=g.shape,
+                detectordiameter=diameter,
                 removeharmonics=0 if harmonics else 1,
                 dictmaterials=materials,
             )
@@ -170,7 +173,7 @@ class LaueTools:
         matrices, scores = found[0], found[1]
         if len(matrices) == 0:
             return None
-        rates = np.asarray(scores, dtype=float)[:, 0] if np.ndim(scores) == 2 else np.asarray(scores, dtype=float)
+        rates = [score[0] / score[1] for score in scores]  # spots matched over spots simulated
         return nearest_rotation(FROM_LAUETOOLS @ np.asarray(matrices[int(np.argmax(rates))], dtype=float))
 
 

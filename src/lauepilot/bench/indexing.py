@@ -1,0 +1,225 @@
+"""Indexing with a known cell: success, wrong declarations and time on spoiled lists, with LaueTools beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lauepilot.bench import lauetools
+from lauepilot.bench.figures import Figure, Peer, median, quantile_interval, share
+from lauepilot.bench.lists import Spoiling, spoiled
+from lauepilot.bench.timing import CLOCK, one_core, seconds_of
+from lauepilot.perception.indexing.indexer import Indexer, IndexingError, IndexResult
+from lauepilot.perception.observation import SpotList
+from lauepilot.simulator.conventions import FloatArray, random_rotation
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.laue import predict_spots
+from lauepilot.simulator.orientation import misorientation
+
+#: One cell of each crystal system, cubic first.
+SYSTEMS = ("si", "yfe2ge2", "4h-sic", "quartz", "ybco", "feps3", "kyanite")
+CELLS_80 = (*SYSTEMS, "ca2ruo4", "jarosite")
+PLACES = ("lab", "bm32")
+PLACES_80 = (*PLACES, "koala")
+
+#: From this confidence on an answer counts as declared.
+DECLARED = 0.999
+TOLERANCE_DEG = 0.5
+PEER_BAND_KEV = (5.0, 23.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One list: which cell where, whether the answer or a declared tie is right, confidence, seconds."""
+
+    crystal: str
+    instrument: str
+    right: bool
+    tie_right: bool
+    confidence: float
+    seconds: float
+
+    @property
+    def wrong_declared(self) -> bool:
+        """Declared, and neither the answer nor a tie declared with it holds the truth."""
+        return self.confidence >= DECLARED and not (self.right or self.tie_right)
+
+
+def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
+    """All figures of ``lauepilot bench indexing``."""
+    per_cell = {0: 100, 30: 216, 60: 100, 80: 112}
+    if quick:
+        per_cell = {0: 4, 30: 8, 60: 8, 80: 4}
+    sets: dict[int, list[Trial]] = {missing: [] for missing in per_cell}
+    with one_core():
+        for place in PLACES_80:
+            for cell in CELLS_80:
+                say(f"indexing {cell} on {place}")
+                indexer = Indexer(load_crystal(cell), load_instrument(place))
+                for missing, n in per_cell.items():
+                    if missing == 80 or (cell in SYSTEMS and place in PLACES):
+                        sets[missing] += trials(indexer, missing, n)
+        peer = lauetools.load()
+        peers = {}
+        if peer is not None:
+            for missing in (0, 30, 60):
+                say(f"{peer.name}: si on bm32, {missing} % missing")
+                peers[missing] = beside_lauetools(peer, missing, 3 if quick else 50)
+    figures = [success(f"success_{m}", sets[m], m, peers.get(m)) for m in per_cell]
+    figures += [
+        share(f"wrong_confident_{m}", [t.wrong_declared for t in sets[m]], {"declared_at": DECLARED, **describe(m)})
+        for m in (30, 80)
+    ]
+    return figures + times_80(sets[80])
+
+
+def trials(indexer: Indexer, missing: int, n: int) -> list[Trial]:
+    """So many random orientations of one cell on one instrument; the same for each set of spoiling."""
+    rng = np.random.default_rng((missing, *indexer.crystal.name.encode(), *indexer.instrument.name.encode()))
+    out = []
+    for k in range(n + 1):
+        u, spots = draw(indexer, missing, rng)
+        box: list[IndexResult | None] = []
+        seconds = seconds_of(lambda s=spots, b=box: b.append(_answer(indexer, s)))  # type: ignore[misc]
+        if k > 0:  # the first only warms the caches
+            out.append(_trial(indexer, u, box[0], seconds))
+    return out
+
+
+def draw(indexer: Indexer, missing: int, rng: np.random.Generator) -> tuple[FloatArray, SpotList]:
+    """A random orientation (3, 3) and its spoiled list."""
+    u = random_rotation(rng)
+    spots = predict_spots(indexer.table, u)
+    return u, spoiled(spots, indexer.instrument.detector, Spoiling.percent(missing), rng)
+
+
+def _answer(indexer: Indexer, spots: SpotList) -> IndexResult | None:
+    try:
+        return indexer.index(spots)
+    except IndexingError:
+        return None
+
+
+def _trial(indexer: Indexer, u: FloatArray, result: IndexResult | None, seconds: float) -> Trial:
+    where = (indexer.crystal.name, indexer.instrument.name)
+    if result is None or result.orientation is None:
+        return Trial(*where, False, False, 0.0, seconds)
+    found = [result.orientation, *result.alternatives]
+    right = [
+        bool(misorientation(o.u, u, indexer.crystal.symmetry) < np.deg2rad(TOLERANCE_DEG)) for o in found
+    ]
+    return Trial(*where, right[0], any(right[1:]), result.confidence, seconds)
+
+
+def describe(missing: int) -> dict[str, Any]:
+    """What a set is, for the settings of a figure."""
+    how = Spoiling.percent(missing)
+    return {
+        "missing": how.missing,
+        "false": how.false,
+        "noise_px": how.noise_px,
+        "least_left": how.least,
+        "within_deg": TOLERANCE_DEG,
+        "crystals": list(CELLS_80 if missing == 80 else SYSTEMS),
+        "instruments": list(PLACES_80 if missing == 80 else PLACES),
+    }
+
+
+def success(name: str, done: Sequence[Trial], missing: int, peer: dict[str, Any] | None) -> Figure:
+    """A set's success; at 80 % missing a declared tie that holds the truth counts."""
+    ties = missing == 80
+    settings = {
+        **describe(missing),
+        "declared_ties_count": ties,
+        "median_ms": 1e3 * float(np.median([t.seconds for t in done])),
+        "clock": CLOCK,
+        "rows": rows(done, ties),
+    }
+    if peer is not None:
+        settings["peer"] = peer
+    return share(
+        name,
+        [t.right or (ties and t.tie_right) for t in done],
+        settings,
+        None if peer is None else Peer(f"{peer['name']}, {peer['crystal']} on {peer['instrument']}", peer["success"]),
+    )
+
+
+def rows(done: Sequence[Trial], ties: bool) -> list[dict[str, Any]]:
+    """A line for each cell on each instrument."""
+    out = []
+    for crystal, place in dict.fromkeys((t.crystal, t.instrument) for t in done):
+        mine = [t for t in done if (t.crystal, t.instrument) == (crystal, place)]
+        ms = 1e3 * np.array([t.seconds for t in mine])
+        out.append(
+            {
+                "crystal": crystal,
+                "instrument": place,
+                "n": len(mine),
+                "success": float(np.mean([t.right or (ties and t.tie_right) for t in mine])),
+                "wrong_declared": sum(t.wrong_declared for t in mine),
+                "right_but_unsure": sum(t.right and t.confidence < DECLARED for t in mine),
+                "median_ms": float(np.median(ms)),
+                "p95_ms": float(np.quantile(ms, 0.95)),
+                "max_ms": float(ms.max()),
+            }
+        )
+    return out
+
+
+def times_80(done: Sequence[Trial]) -> list[Figure]:
+    """Times of the hardest set: its median, that of the slowest cell, and the 95th percentile."""
+    ms = [1e3 * t.seconds for t in done]
+    settings = {**describe(80), "clock": CLOCK}
+    slowest = max(rows(done, True), key=lambda row: float(row["median_ms"]))
+    worst = [1e3 * t.seconds for t in done if (t.crystal, t.instrument) == (slowest["crystal"], slowest["instrument"])]
+    return [
+        median("median_ms", ms, "ms", settings),
+        median(
+            "median_ms_worst",
+            worst,
+            "ms",
+            {"crystal": slowest["crystal"], "instrument": slowest["instrument"], "clock": CLOCK},
+        ),
+        Figure("p95_ms", float(np.quantile(ms, 0.95)), "ms", len(ms), quantile_interval(ms, 0.95), None, settings),
+    ]
+
+
+def beside_lauetools(peer: lauetools.LaueTools, missing: int, n: int) -> dict[str, Any]:
+    """The same silicon lists on bm32 to both: success within the tolerance, and median time."""
+    indexer = Indexer(load_crystal("si"), lauetools.bm32_band(*PEER_BAND_KEV))
+    rng = np.random.default_rng((missing, 7))
+    theirs, ours, their_s, our_s = [], [], [], []
+    for _ in range(n):
+        u, spots = draw(indexer, missing, rng)
+        box: list[FloatArray | None] = []
+        answer: list[IndexResult | None] = []
+        their_s.append(
+            seconds_of(
+                lambda s=spots, b=box: b.append(  # type: ignore[misc]
+                    peer.index(indexer.crystal, indexer.instrument.detector, s, PEER_BAND_KEV[1])
+                )
+            )
+        )
+        our_s.append(seconds_of(lambda s=spots, b=answer: b.append(_answer(indexer, s))))  # type: ignore[misc]
+        found = box[0]
+        theirs.append(
+            found is not None
+            and bool(misorientation(found, u, indexer.crystal.symmetry) < np.deg2rad(TOLERANCE_DEG))
+        )
+        ours.append(_trial(indexer, u, answer[0], 0.0).right)
+    return {
+        "name": peer.name,
+        "function": "indexingAnglesLUT.getOrientMatrices, 10 central spots of the 60 brightest, one process",
+        "crystal": "si",
+        "instrument": "bm32",
+        "n": n,
+        "success": float(np.mean(theirs)),
+        "median_ms": 1e3 * float(np.median(their_s)),
+        "our_success": float(np.mean(ours)),
+        "our_median_ms": 1e3 * float(np.median(our_s)),
+    }
