@@ -125,9 +125,7 @@ def reference_spot(
             factor = crystal.structure_factors(indices[None], beam.radiation, energy)[0]
             depth_mm, passed = sample.thickness_mm, 1.0
             if beam.radiation == "xray":
-                mu = corrections.crystal_attenuation_per_mm(
-                    crystal.atoms.counts(), crystal.volume_a3, energy
-                )
+                mu = corrections.crystal_attenuation_per_mm(crystal.atoms.counts(), crystal.volume_a3, energy)
                 depth_mm = float(corrections.effective_depth_mm(mu, sample.thickness_mm))
                 passed = float(corrections.polarisation(k_out, beam.polarisation))
                 if sample.air_path_mm > 0.0:

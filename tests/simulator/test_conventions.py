@@ -26,7 +26,10 @@ directions = vectors.filter(lambda v: np.linalg.norm(v) > 1e-3)
 
 def test_hc() -> None:
     assert pytest.approx(12.398419843320026, rel=1e-12) == HC_KEV_A
-    assert pytest.approx(constants.physical_constants["inverse meter-electron volt relationship"][0] * 1e7) == HC_KEV_A
+    assert (
+        pytest.approx(constants.physical_constants["inverse meter-electron volt relationship"][0] * 1e7)
+        == HC_KEV_A
+    )
 
 
 def test_positive_turns_are_right_handed() -> None:

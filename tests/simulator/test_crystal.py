@@ -19,7 +19,14 @@ from lauepilot.simulator.crystal import (
 )
 
 ZOO = Path(lauepilot.simulator.__file__).parent / "zoo"
-LAUE_ROTATIONS = {"cubic": 24, "hexagonal": 12, "tetragonal": 8, "orthorhombic": 4, "monoclinic": 2, "triclinic": 1}
+LAUE_ROTATIONS = {
+    "cubic": 24,
+    "hexagonal": 12,
+    "tetragonal": 8,
+    "orthorhombic": 4,
+    "monoclinic": 2,
+    "triclinic": 1,
+}
 
 
 def small(name: str) -> gemmi.SmallStructure:
@@ -44,7 +51,9 @@ def test_structure_factors_are_gemmis(name: str) -> None:
         theirs = [calculator.calculate_sf_from_small_structure(structure, h.tolist()) for h in hkl]
         ours = crystal.structure_factors(hkl, radiation)  # type: ignore[arg-type]
         # Sapphire's printed tensors break the symmetry of their site by a little; we take one image, gemmi their mean.
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=(1e-3 if name == "sapphire" else 2e-4) * np.abs(ours).max())
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-5, atol=(1e-3 if name == "sapphire" else 2e-4) * np.abs(ours).max()
+        )
 
 
 @pytest.mark.parametrize("name", ["ge", "quartz", "ybco", "feps3", "kyanite"])
@@ -109,7 +118,9 @@ def test_symmetry_is_a_group_of_rotations(name: str) -> None:
     crystal = load_crystal(name)
     for group in (crystal.symmetry, crystal.holohedry):
         np.testing.assert_allclose(np.linalg.det(group), 1.0, atol=1e-9)
-        np.testing.assert_allclose(group @ group.transpose(0, 2, 1), np.tile(np.eye(3), (len(group), 1, 1)), atol=1e-9)
+        np.testing.assert_allclose(
+            group @ group.transpose(0, 2, 1), np.tile(np.eye(3), (len(group), 1, 1)), atol=1e-9
+        )
         products = np.einsum("aij,bjk->abik", group, group).reshape(-1, 3, 3)
         nearest = np.abs(products[:, None] - group[None]).max(axis=(2, 3)).min(axis=1)
         # Lattices that are symmetric only within half a degree close to that degree.

@@ -23,7 +23,10 @@ def detector(kind: str, seed: int = 0) -> Detector:
         distance_mm=55.0,
         centre_px=(190.0, 140.0),
         rotation=random_rotation(np.random.default_rng(seed)),
-        blind=(Region("circle", (200.0, 150.0), (40.0, 30.0)), Region("rectangle", (50.0, 60.0), (10.0, 20.0))),
+        blind=(
+            Region("circle", (200.0, 150.0), (40.0, 30.0)),
+            Region("rectangle", (50.0, 60.0), (10.0, 20.0)),
+        ),
     )
 
 
@@ -79,9 +82,9 @@ def test_moved_takes_the_parameters_of_refinements() -> None:
     assert moved.distance_mm == 56.0
     assert moved.centre_px == (192.0, 143.0)
     # The surface goes 1 mm along its (turned) normal, and 2 and 3 pixels along its rows and columns.
-    shift = moved.pixels_to_positions([192.0, 143.0]) - d.moved(tilt_x_rad=0.01, tilt_y_rad=0.02).pixels_to_positions(
-        [190.0, 140.0]
-    )
+    shift = moved.pixels_to_positions([192.0, 143.0]) - d.moved(
+        tilt_x_rad=0.01, tilt_y_rad=0.02
+    ).pixels_to_positions([190.0, 140.0])
     np.testing.assert_allclose(shift, moved.rotation[:, 2], atol=1e-9)
 
 

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from lauepilot.simulator.instrument import InstrumentError, instrument_names, load_instrument, parse_instrument
+from lauepilot.simulator.instrument import (
+    InstrumentError,
+    instrument_names,
+    load_instrument,
+    parse_instrument,
+)
 from lauepilot.simulator.laue import beam_spectrum
 
 LAB = """
@@ -55,7 +60,10 @@ def test_own_file(tmp_path: Path) -> None:
     [
         (("exposure_s", -1), r"exposure_s: Input should be greater than 0; got -1"),
         (("exposur_s", 1), r"exposur_s: Extra inputs are not permitted; got 1"),
-        (("detectors.0.kind", "sphere"), r"detectors\.0\.kind: Input should be 'flat' or 'cylinder'; got 'sphere'"),
+        (
+            ("detectors.0.kind", "sphere"),
+            r"detectors\.0\.kind: Input should be 'flat' or 'cylinder'; got 'sphere'",
+        ),
         (("detectors.0.shape", [100]), r"detectors\.0\.shape"),
         (("detectors.0.normal", [0, 1, -1]), r"detectors\.0: .*right angles"),
         (("detectors.0.normal", [0, 0, 0]), r"detectors\.0: .*must not be \(0, 0, 0\)"),
@@ -93,7 +101,9 @@ def test_missing_and_unreadable(tmp_path: Path) -> None:
 
 
 def test_spectra_that_do_not_fit() -> None:
-    with pytest.raises(InstrumentError, match=r"beam\.spectrum\.kind: got 'laser'; allowed are tungsten_tube"):
+    with pytest.raises(
+        InstrumentError, match=r"beam\.spectrum\.kind: got 'laser'; allowed are tungsten_tube"
+    ):
         beam_spectrum(parse_instrument(LAB.replace("tungsten_tube", "laser")).beam)
     with pytest.raises(InstrumentError, match="is for xray, the beam is neutron"):
         beam_spectrum(parse_instrument(LAB.replace("radiation: xray", "radiation: neutron")).beam)

@@ -16,10 +16,22 @@ from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.kernels import on_sensor, pack_detector, project, trace_batch
 from lauepilot.simulator.laue import RayTable, beam_spectrum, cached_table, predict_spots
-from lauepilot.simulator.reference import ReferenceSpot, primitive_directions, reference_pattern, reference_spot
+from lauepilot.simulator.reference import (
+    ReferenceSpot,
+    primitive_directions,
+    reference_pattern,
+    reference_spot,
+)
 from lauepilot.simulator.spectra import Spectrum
 
-CASES = [("si", "lab"), ("quartz", "lab"), ("si", "bm32"), ("ybco", "bm32"), ("feps3", "bm32"), ("si", "koala")]
+CASES = [
+    ("si", "lab"),
+    ("quartz", "lab"),
+    ("si", "bm32"),
+    ("ybco", "bm32"),
+    ("feps3", "bm32"),
+    ("si", "koala"),
+]
 
 
 def smooth(spot: ReferenceSpot, table: RayTable, spectrum: Spectrum) -> bool:
@@ -41,7 +53,9 @@ def smooth(spot: ReferenceSpot, table: RayTable, spectrum: Spectrum) -> bool:
         near = harmonic.wavelength_a + half * np.linspace(-1, 1, 41)
         curve = spectrum.at(near)
         if instrument.beam.radiation == "xray":
-            mu = corrections.crystal_attenuation_per_mm(crystal.atoms.counts(), crystal.volume_a3, HC_KEV_A / near)
+            mu = corrections.crystal_attenuation_per_mm(
+                crystal.atoms.counts(), crystal.volume_a3, HC_KEV_A / near
+            )
             curve = curve * corrections.effective_depth_mm(mu, instrument.sample.thickness_mm)
         line = np.interp(near, near[[0, -1]], curve[[0, -1]])
         bent += harmonic.rate_per_s * float(np.abs(curve - line).max() / curve.max())
@@ -122,7 +136,9 @@ def test_projection_is_the_detectors(where: str, seed: int) -> None:
             assert on_sensor(packed, col, row) == bool(detector.sees(pixel))
 
 
-def lists(result: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], k: int) -> tuple:
+def lists(
+    result: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], k: int
+) -> tuple:
     ray, pixel, rate, ends = result
     part = slice(ends[k], ends[k + 1])
     return ray[part], pixel[part], rate[part]
@@ -137,7 +153,9 @@ def test_a_batch_is_its_patterns_one_by_one(where: str) -> None:
     assert batch[3][0] == 0
     assert batch[3][-1] == len(batch[0])
     for k, u in enumerate(us):
-        for a, b in zip(lists(batch, k), lists(trace_batch(u[None], table, packed, table.polarisation), 0), strict=True):
+        for a, b in zip(
+            lists(batch, k), lists(trace_batch(u[None], table, packed, table.polarisation), 0), strict=True
+        ):
             np.testing.assert_array_equal(a, b)
         assert np.all(np.diff(lists(batch, k)[0]) > 0)
 

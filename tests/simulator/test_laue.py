@@ -40,12 +40,16 @@ def test_braggs_law_and_elastic_scattering(name: str, where: str, seed: int) -> 
 
 
 @given(names, st.integers(0, 10_000), st.floats(-3, 3))
-def test_turning_crystal_and_detector_about_the_beam_changes_nothing(name: str, seed: int, angle: float) -> None:
+def test_turning_crystal_and_detector_about_the_beam_changes_nothing(
+    name: str, seed: int, angle: float
+) -> None:
     table = cached_table(load_crystal(name), load_instrument("lab"))
     turn, u = axis_rotation([0, 0, 1], angle), random_rotation(np.random.default_rng(seed))
     detector = table.instrument.detector
     before = predict_spots(table, u, on_sensor=False)
-    turned = predict_spots(table, turn @ u, replace(detector, rotation=turn @ detector.rotation), on_sensor=False)
+    turned = predict_spots(
+        table, turn @ u, replace(detector, rotation=turn @ detector.rotation), on_sensor=False
+    )
     np.testing.assert_array_equal(turned.ray, before.ray)
     np.testing.assert_allclose(turned.pixels, before.pixels, rtol=1e-9, atol=1e-6)
     np.testing.assert_allclose(turned.rate_per_s, before.rate_per_s, rtol=1e-6)
@@ -154,5 +158,9 @@ def test_lauetools_own_simulation(name: str) -> None:
         theirs_set = {tuple(h) for h in primitive.tolist()}
         inside = (spots.energy_kev > 5.01) & (spots.energy_kev < 21.9)
         strong = spots.rate_per_s > 1e-4 * spots.rate_per_s.max()
-        extra = [h for h, ok in zip(table.hkl[spots.ray].tolist(), inside & strong, strict=True) if ok and tuple(h) not in theirs_set]
+        extra = [
+            h
+            for h, ok in zip(table.hkl[spots.ray].tolist(), inside & strong, strict=True)
+            if ok and tuple(h) not in theirs_set
+        ]
         assert extra == []

@@ -38,8 +38,12 @@ def test_no_cubic_misorientation_is_above_62_8_degrees() -> None:
 
 def test_a_sigma3_twin() -> None:
     symmetry = load_crystal("cu").symmetry
-    assert np.rad2deg(misorientation(np.eye(3), axis_rotation([1, 1, 1], np.pi), symmetry)) == pytest.approx(60.0)
-    assert misorientation(np.eye(3), axis_rotation([0, 0, 1], np.pi / 2), symmetry) == pytest.approx(0.0, abs=1e-9)
+    assert np.rad2deg(misorientation(np.eye(3), axis_rotation([1, 1, 1], np.pi), symmetry)) == pytest.approx(
+        60.0
+    )
+    assert misorientation(np.eye(3), axis_rotation([0, 0, 1], np.pi / 2), symmetry) == pytest.approx(
+        0.0, abs=1e-9
+    )
 
 
 @given(names, st.integers(0, 10_000))

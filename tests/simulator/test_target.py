@@ -54,7 +54,9 @@ def test_a_turn_about_the_first_direction_keeps_it() -> None:
     for turn in (0.0, 0.5, 2.0):
         u = ZONE.laboratory_u(crystal.b, turn)
         assert Target(ZONE.primary).error(u, crystal) == pytest.approx(0.0, abs=1e-7)
-        np.testing.assert_allclose(u @ ZONE.laboratory_u(crystal.b).T, axis_rotation([0, 0, 1], turn), atol=1e-12)
+        np.testing.assert_allclose(
+            u @ ZONE.laboratory_u(crystal.b).T, axis_rotation([0, 0, 1], turn), atol=1e-12
+        )
 
 
 def test_messages() -> None:

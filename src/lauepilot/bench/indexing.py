@@ -71,7 +71,11 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
                 peers[missing] = beside_lauetools(peer, missing, 3 if quick else 50)
     figures = [success(f"success_{m}", sets[m], m, peers.get(m)) for m in per_cell]
     figures += [
-        share(f"wrong_confident_{m}", [t.wrong_declared for t in sets[m]], {"declared_at": DECLARED, **describe(m)})
+        share(
+            f"wrong_confident_{m}",
+            [t.wrong_declared for t in sets[m]],
+            {"declared_at": DECLARED, **describe(m)},
+        )
         for m in (30, 80)
     ]
     return figures + times_80(sets[80])
@@ -145,7 +149,9 @@ def success(name: str, done: Sequence[Trial], missing: int, peer: dict[str, Any]
         name,
         [t.right or (ties and t.tie_right) for t in done],
         settings,
-        None if peer is None else Peer(f"{peer['name']}, {peer['crystal']} on {peer['instrument']}", peer["success"]),
+        None
+        if peer is None
+        else Peer(f"{peer['name']}, {peer['crystal']} on {peer['instrument']}", peer["success"]),
     )
 
 
@@ -176,7 +182,11 @@ def times_80(done: Sequence[Trial]) -> list[Figure]:
     ms = [1e3 * t.seconds for t in done]
     settings = {**describe(80), "clock": CLOCK}
     slowest = max(rows(done, True), key=lambda row: float(row["median_ms"]))
-    worst = [1e3 * t.seconds for t in done if (t.crystal, t.instrument) == (slowest["crystal"], slowest["instrument"])]
+    worst = [
+        1e3 * t.seconds
+        for t in done
+        if (t.crystal, t.instrument) == (slowest["crystal"], slowest["instrument"])
+    ]
     return [
         median("median_ms", ms, "ms", settings),
         median(
@@ -185,7 +195,9 @@ def times_80(done: Sequence[Trial]) -> list[Figure]:
             "ms",
             {"crystal": slowest["crystal"], "instrument": slowest["instrument"], "clock": CLOCK},
         ),
-        Figure("p95_ms", float(np.quantile(ms, 0.95)), "ms", len(ms), quantile_interval(ms, 0.95), None, settings),
+        Figure(
+            "p95_ms", float(np.quantile(ms, 0.95)), "ms", len(ms), quantile_interval(ms, 0.95), None, settings
+        ),
     ]
 
 

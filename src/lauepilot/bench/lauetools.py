@@ -125,7 +125,14 @@ class LaueTools:
         )
 
     def index(
-        self, crystal: Crystal, detector: Detector, spots: SpotList, emax_kev: float, *, centres: int = 10, most: int = 60
+        self,
+        crystal: Crystal,
+        detector: Detector,
+        spots: SpotList,
+        emax_kev: float,
+        *,
+        centres: int = 10,
+        most: int = 60,
     ) -> FloatArray | None:
         """Laboratory orientation (3, 3) by their classical angular indexing, or None.
 

@@ -35,10 +35,14 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
             figures.append(_beside_lauetools(rng, peer, 10 if quick else 40))
         say("images of 84 x 84: Si on lab")
         lab = load_instrument("lab")
-        figures.append(_images("images_per_s", rng, "si", "lab", lab.detector.binned((84, 84)), 100, 10 if quick else 60))
+        figures.append(
+            _images("images_per_s", rng, "si", "lab", lab.detector.binned((84, 84)), 100, 10 if quick else 60)
+        )
         say("frames of 2018 x 2016: Ge on bm32")
         figures.append(
-            _images("frames_2k_per_s", rng, "ge", "bm32", load_instrument("bm32").detector, 2, 6 if quick else 20)
+            _images(
+                "frames_2k_per_s", rng, "ge", "bm32", load_instrument("bm32").detector, 2, 6 if quick else 20
+            )
         )
     return figures
 
@@ -52,7 +56,8 @@ def list_times_s(table: RayTable, us: FloatArray, batch: int = BATCH) -> tuple[l
         part = us[start : start + batch]
         box: list[Any] = []
         times.append(
-            seconds_of(lambda p=part, b=box: b.append(trace_batch(p, table, detector, table.polarisation))) / len(part)  # type: ignore[misc]
+            seconds_of(lambda p=part, b=box: b.append(trace_batch(p, table, detector, table.polarisation)))
+            / len(part)  # type: ignore[misc]
         )
         spots += len(box[0][0])
     return times, spots / len(us)
@@ -80,12 +85,17 @@ def _spots(rng: np.random.Generator, batches: int) -> Figure:
 def _beside_lauetools(rng: np.random.Generator, peer: lauetools.LaueTools, rounds: int) -> Figure:
     """Rounds of one batch of ours and a few patterns of theirs, taken in turn: a busy machine slows both."""
     crystal, instrument = load_crystal("si"), lauetools.bm32_band(*BAND_KEV)
-    tables = {"default": RayTable.build(crystal, instrument), "same": RayTable.build(crystal, instrument, min_relative=1e-7)}
+    tables = {
+        "default": RayTable.build(crystal, instrument),
+        "same": RayTable.build(crystal, instrument, min_relative=1e-7),
+    }
     theirs, ours, spots, counted = [], {k: [] for k in tables}, dict.fromkeys(tables, 0.0), 0
     for k in range(rounds + 1):
         us = random_rotation(rng, BATCH)
         with lauetools.quiet():
-            calls = [peer.simulation(crystal, instrument.detector, u, BAND_KEV, harmonics=True) for u in us[:5]]
+            calls = [
+                peer.simulation(crystal, instrument.detector, u, BAND_KEV, harmonics=True) for u in us[:5]
+            ]
             seconds = seconds_of(lambda c=calls: [call() for call in c]) / len(calls)  # type: ignore[misc]
             found = [len(call()[0]) for call in calls[:1]]
         fresh = {key: list_times_s(table, us) for key, table in tables.items()}
@@ -125,7 +135,13 @@ def _beside_lauetools(rng: np.random.Generator, peer: lauetools.LaueTools, round
 
 
 def _images(
-    name: str, rng: np.random.Generator, crystal: str, where: str, detector: Detector, batch: int, batches: int
+    name: str,
+    rng: np.random.Generator,
+    crystal: str,
+    where: str,
+    detector: Detector,
+    batch: int,
+    batches: int,
 ) -> Figure:
     instrument = load_instrument(where)
     table = RayTable.build(load_crystal(crystal), instrument)

@@ -1,0 +1,174 @@
+"""Alignment: how often `IndexAndMove` is right and how long it takes beside the all-knowing player; speed of environments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+
+from lauepilot.agents.benchmark import Score, play_many
+from lauepilot.agents.vecenv import LaueAlignVecEnv
+from lauepilot.bench.figures import Figure, Peer, median, quantile_interval, share
+from lauepilot.bench.timing import CLOCK, machine, one_core, seconds_of
+from lauepilot.envs.coding import ObservationKind
+from lauepilot.envs.vector import LaueAlignVectorEnv
+
+#: One crystal of each system, and one more; all of the zoo.
+CRYSTALS = ("si", "yfe2ge2", "4h-sic", "quartz", "ybco", "feps3", "kyanite", "ca2ruo4")
+TOLERANCE_DEG = 0.1
+
+
+def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
+    """All figures of ``lauepilot bench align``."""
+    games = 3 if quick else 200
+    processes = 1 if quick else min(2, int(machine()["cores"] or 1))
+    ours, floor = [], []
+    for crystal in CRYSTALS:
+        say(f"aligning {crystal} on lab: {games} starts, IndexAndMove and the Oracle")
+        ours.append(_play("index-and-move", crystal, games, processes))
+        floor.append(_play("oracle", crystal, games, processes))
+    figures = known(ours, floor)
+    rounds = 10 if quick else 50
+    with one_core():
+        for name, kind, envs in (
+            ("env_image_steps_per_s", "image", 64),
+            ("env_spot_steps_per_s", "spots", 256),
+        ):
+            say(f"environment steps, {kind} observation")
+            figures.append(env_steps(name, kind, envs, rounds))  # type: ignore[arg-type]
+    say("PPO on the spot observation")
+    figures.append(ppo_steps(3 if quick else 10))
+    return figures
+
+
+def _play(player: str, crystal: str, games: int, processes: int) -> Score:
+    return play_many(player, crystal, games=games, seed=1, tolerance_deg=TOLERANCE_DEG, processes=processes)
+
+
+def known(ours: Sequence[Score], floor: Sequence[Score]) -> list[Figure]:
+    """Success of games within reach and wrong declarations of all games; time and moves beside the Oracle's in the rows."""
+    rows = []
+    for score, oracle in zip(ours, floor, strict=True):
+        best = oracle.row()
+        rows.append(
+            {
+                **score.row(),
+                "oracle": {k: best[k] for k in ("success", "mean_s", "moves", "exposures", "out_of_reach")},
+            }
+        )
+    reached = [e.outcome == "right" for score in ours for e in score.within_reach]
+    every = [e.outcome == "wrong" for score in ours for e in score.episodes]
+    settings: dict[str, Any] = {
+        "player": "IndexAndMove",
+        "crystals": list(CRYSTALS),
+        "instrument": "lab",
+        "faults": "default",
+        "within_deg": TOLERANCE_DEG,
+        "games": len(every),
+        "out_of_reach": len(every) - len(reached),
+        "out_of_reach_counts": "not in success; a declaration there counts as wrong",
+        **{f"mean_{k}": _mean(ours, k) for k in ("seconds", "dose_s", "moves", "exposures")},
+        **{f"oracle_mean_{k}": _mean(floor, k) for k in ("seconds", "dose_s", "moves", "exposures")},
+        "rows": rows,
+    }
+    best = [e.outcome == "right" for score in floor for e in score.within_reach]
+    return [
+        share("success_known", reached, settings, Peer("Oracle (all-knowing)", float(np.mean(best)))),
+        share(
+            "wrong_known", every, {k: settings[k] for k in ("player", "instrument", "faults", "within_deg")}
+        ),
+    ]
+
+
+def _mean(scores: Sequence[Score], name: str) -> float:
+    """Mean over all games that were declared right."""
+    values = [float(getattr(e, name)) for score in scores for e in score.episodes if e.outcome == "right"]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def looking_and_moving(n: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Actions (n, width): exposures of any length and moves of any size, half and half; none that ends a game."""
+    actions = rng.uniform(-1.0, 1.0, (n, width)).astype(np.float32)
+    actions[:, 0] = np.where(rng.random(n) < 0.5, -0.25, 0.25)
+    return actions
+
+
+def env_steps(name: str, kind: ObservationKind, envs: int, rounds: int) -> Figure:
+    """Steps a second of the batched environment, observations and new games included."""
+    env = LaueAlignVectorEnv(envs, observation=kind)
+    env.reset(seed=1)
+    rng = np.random.default_rng(1)
+    width = env.single_action_space.shape[0]  # type: ignore[index]
+    steps, speeds = 10, []
+    for k in range(rounds + 1):
+        actions = [looking_and_moving(envs, width, rng) for _ in range(steps)]
+        spent = seconds_of(lambda a=actions: [env.step(x) for x in a])  # type: ignore[misc]
+        if k > 0:  # the first compiles
+            speeds.append(steps * envs / spent)
+    env.close()
+    settings = {
+        "env": "lauepilot/LaueAlign-v0, batched",
+        "crystal": "si",
+        "instrument": "lab",
+        "observation": kind,
+        "num_envs": envs,
+        "actions": "exposures and moves at random, half and half",
+        "clock": CLOCK,
+    }
+    return median(name, speeds, "1/s", settings, n=rounds * steps * envs)
+
+
+class _Stopwatch(BaseCallback):
+    """Wall time at the end of each rollout, learning on the one before included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def _on_rollout_start(self) -> None:
+        self.times.append(time.perf_counter())
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def ppo_steps(rounds: int) -> Figure:
+    """Environment steps a second of wall time while PPO of stable-baselines3 collects and learns."""
+    envs, steps = 128, 64
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        env = LaueAlignVecEnv(envs, seed=1)
+        model = PPO("MultiInputPolicy", env, n_steps=steps, batch_size=2048, n_epochs=4, seed=1, device="cpu")
+        watch = _Stopwatch()
+        model.learn((rounds + 2) * envs * steps, callback=watch)
+        env.close()
+    finally:
+        torch.set_num_threads(before)
+    speeds = [envs * steps / s for s in np.diff(watch.times)[1:]]
+    return Figure(
+        "ppo_steps_per_s",
+        float(np.median(speeds)),
+        "1/s",
+        len(speeds) * envs * steps,
+        quantile_interval(speeds),
+        None,
+        {
+            "crystal": "si",
+            "instrument": "lab",
+            "observation": "spots",
+            "policy": "MultiInputPolicy, stable-baselines3 defaults",
+            "num_envs": envs,
+            "n_steps": steps,
+            "batch_size": 2048,
+            "n_epochs": 4,
+            "threads": 2,
+            "clock": "wall",
+        },
+    )

@@ -1,0 +1,173 @@
+"""Benchmarks: statistics against scipy and simulation, the generator of lists, and the form of the printed object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, kstest
+
+from lauepilot import bench
+from lauepilot.bench import indexing, lauetools, simulator
+from lauepilot.bench.figures import GOALS, Figure, Peer, median, quantile_interval, share, wilson
+from lauepilot.bench.lists import Spoiling, anywhere, spoiled
+from lauepilot.bench.timing import machine, one_core, seconds_of
+from lauepilot.simulator.conventions import random_rotation
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.laue import cached_table, predict_spots
+
+KEYS = ["name", "value", "unit", "n", "ci95", "peer", "settings"]
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (995, 1000), (3000, 3000), (7, 9)])
+def test_wilson_is_scipys(k: int, n: int) -> None:
+    theirs = binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert wilson(k, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_wilson_refuses_nonsense() -> None:
+    for k, n in ((0, 0), (5, 3), (-1, 4)):
+        with pytest.raises(ValueError, match="A share needs"):
+            wilson(k, n)
+
+
+def test_quantile_intervals_cover() -> None:
+    rng = np.random.default_rng(0)
+    for quantile, n in ((0.5, 40), (0.95, 300)):
+        true = -np.log(1 - quantile)
+        intervals = [quantile_interval(rng.exponential(size=n), quantile) for _ in range(1000)]
+        covered = np.mean([i is not None and i[0] <= true <= i[1] for i in intervals])
+        assert 0.93 < covered < 0.99
+    assert quantile_interval([1.0, 2.0, 3.0]) is None
+    assert quantile_interval([]) is None
+
+
+def test_figures_are_plain_json() -> None:
+    figure = share("success_30", [True] * 99 + [False], {"missing": 0.3}, Peer("LaueTools", 0.5))
+    plain = json.loads(json.dumps(figure.plain()))
+    assert list(plain) == KEYS
+    assert plain["value"] == 0.99
+    assert plain["n"] == 100
+    assert plain["peer"] == {"name": "LaueTools", "value": 0.5}
+    assert plain["ci95"] == pytest.approx(list(wilson(99, 100)))
+    assert median("median_ms", [3.0, 1.0, 2.0], "ms", {}).plain()["ci95"] is None
+
+
+def test_goals_are_those_of_the_project(project: Path) -> None:
+    import tomllib
+
+    path = project.parent / "shared" / "GOALS.toml"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    written = tomllib.loads(path.read_text(encoding="utf-8"))
+    for what, goals in GOALS.items():
+        for name, goal in goals.items():
+            assert (goal.value, goal.better) == (written[what][name]["goal"], written[what][name]["better"])
+
+
+def test_the_printed_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        Figure("spots_us", 4.0, "us/pattern", 7),
+        Figure("images_per_s", 10.0, "1/s", 7),
+        Figure("other", 1.0, "1", 1),
+    ]
+    monkeypatch.setattr(simulator, "measure", lambda quick, say: [say("hello"), made][1])
+    heard: list[str] = []
+    result = bench.run("simulator", quick=True, progress=heard.append)
+    assert list(result) == ["bench", "version", "machine", "seconds", "figures"]
+    assert heard == ["hello"]
+    assert [list(f) for f in result["figures"]] == [KEYS] * 3
+    rows = bench.figures_table(result)
+    assert [(r["goal"], r["met"]) for r in rows] == [(5.0, True), (3000.0, False), (None, None)]
+    json.dumps(result)
+    with pytest.raises(ValueError, match="no benchmark 'speed'. Known: simulator, indexing, align"):
+        bench.run("speed")
+
+
+def test_clock_counts_work_and_not_waiting() -> None:
+    import time
+
+    assert seconds_of(lambda: time.sleep(0.2)) < 0.1
+    with one_core():
+        assert seconds_of(lambda: sum(range(3_000_000))) > 0.005
+    assert machine()["cores"] >= 1
+
+
+@pytest.mark.parametrize("percent", [0, 30, 60, 80])
+def test_spoiled_lists_are_as_described(percent: int) -> None:
+    table = cached_table(load_crystal("si"), load_instrument("lab"))
+    detector, how = table.instrument.detector, Spoiling.percent(percent)
+    rng = np.random.default_rng(percent)
+    for u in random_rotation(rng, 5):
+        truth = predict_spots(table, u)
+        spots = spoiled(truth, detector, how, rng)
+        left = min(len(truth), max(round(len(truth) * (1 - percent / 100)), 12))
+        assert len(spots) == left + round(how.false * len(truth))
+        assert np.all(detector.sees(np.clip(spots.pixels, 0, 999)) | (how.noise_px > 0))
+        gaps = np.linalg.norm(spots.pixels[:, None] - truth.pixels[None], axis=2).min(axis=1)
+        assert np.count_nonzero(gaps < 3.0) >= left - 1
+    assert Spoiling.percent(80).false == 1.0
+    assert Spoiling.percent(30).false == 0.3
+
+
+def test_positions_are_off_by_the_noise() -> None:
+    table = cached_table(load_crystal("si"), load_instrument("lab"))
+    truth = predict_spots(table, random_rotation(np.random.default_rng(0)))
+    rng = np.random.default_rng(1)
+    off = []
+    for _ in range(30):
+        spots = spoiled(truth, table.instrument.detector, Spoiling(0.0, 0.0), rng)
+        d = spots.pixels[:, None] - truth.pixels[None]
+        nearest = np.linalg.norm(d, axis=2).argmin(axis=1)
+        off.append(d[np.arange(len(nearest)), nearest])
+    assert kstest(np.concatenate(off).ravel() / 0.5, "norm").pvalue > 1e-3
+
+
+def test_false_spots_fill_the_live_sensor() -> None:
+    detector = load_instrument("lab").detector
+    px = anywhere(detector, 20000, np.random.default_rng(0))
+    assert np.all(detector.sees(px))
+    assert kstest((px[:, 0] + 0.5) / 1000, "uniform").pvalue > 1e-6
+    assert px[:, 1].min() < 0.0
+
+
+def test_indexing_figures_of_a_small_set() -> None:
+    """Six silicon lists: right answers are called right, and only those."""
+    from lauepilot.perception.indexing.indexer import Indexer
+
+    indexer = Indexer(load_crystal("si"), load_instrument("bm32"))
+    done = indexing.trials(indexer, 30, 6)
+    figure = indexing.success("success_30", done, 30, None)
+    assert (figure.n, figure.value) == (6, 1.0)
+    (row,) = figure.settings["rows"]
+    assert (row["crystal"], row["instrument"], row["n"]) == ("si", "bm32", 6)
+    assert 0 < row["median_ms"] < 1000
+    u, spots = indexing.draw(indexer, 30, np.random.default_rng(1))
+    answer = indexer.index(spots)
+    turned = indexing._trial(indexer, random_rotation(np.random.default_rng(9)), answer, 0.0)
+    assert indexing._trial(indexer, u, answer, 0.0).right
+    assert not turned.right
+    assert turned.wrong_declared == (answer.confidence >= indexing.DECLARED)
+    times = {f.name: f.value for f in indexing.times_80(done)}
+    assert set(times) == {"median_ms", "median_ms_worst", "p95_ms"}
+
+
+def test_spot_list_times() -> None:
+    table = cached_table(load_crystal("si"), load_instrument("bm32"))
+    times, spots = simulator.list_times_s(table, random_rotation(np.random.default_rng(0), 50), batch=25)
+    assert len(times) == 2
+    assert 0 < max(times) < 1e-3
+    assert 10 < spots < 200
+
+
+def test_lauetools_indexes_what_it_simulates() -> None:
+    """Our translation of frames and angles to and from LaueTools is right: its answer is the truth."""
+    peer = lauetools.load()
+    if peer is None:
+        pytest.skip("LaueTools is not installed (benchmarks/README.md says how)")
+    result = indexing.beside_lauetools(peer, 0, 1)
+    assert result["success"] == 1.0
+    assert result["our_success"] == 1.0
