@@ -118,7 +118,9 @@ class Oracle:
         if observation.n_exposures < self.exposures:
             return Expose(min(self.exposure_s, task.max_exposure_s), "For the record.")
         u = self._referee.true_goniometer().matrix(observation.axes) @ self._referee.u_holder()
-        return Declare(Orientation(u, task.crystal.b, np.zeros((3, 3))), f"Truly {miss:.3f} deg from the target.")
+        return Declare(
+            Orientation(u, task.crystal.b, np.zeros((3, 3))), f"Truly {miss:.3f} deg from the target."
+        )
 
     def _goal(self, task: Task, axes: Mapping[str, float]) -> dict[str, float]:
         goal = reach(

@@ -141,7 +141,9 @@ def play_many(
         # Spawned, not forked: compiled kernels and threads of numpy do not survive a fork.
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             played = list(pool.map(run, parts))
-    by_game = {k: e for part, done in zip(parts, played, strict=True) for k, e in zip(part, done, strict=True)}
+    by_game = {
+        k: e for part, done in zip(parts, played, strict=True) for k, e in zip(part, done, strict=True)
+    }
     return Score(player, crystal, instrument, faults, tuple(by_game[k] for k in sorted(by_game)))
 
 
@@ -163,5 +165,6 @@ def _some(
         raise TypeError("build_loop made a loop without a World.")
     maker = PLAYERS[player] if make is None else make
     return [
-        play(loop, maker(world, np.random.default_rng((seed, k, 1))), np.random.default_rng((seed, k))) for k in games
+        play(loop, maker(world, np.random.default_rng((seed, k, 1))), np.random.default_rng((seed, k)))
+        for k in games
     ]

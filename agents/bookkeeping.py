@@ -38,8 +38,8 @@ def travel_covariance(
 ) -> FloatArray:
     """Covariance (3, 3), radians squared, of the laboratory rotation between two positions, from misdirected axes.
 
-    An axis turned by ``t`` with its direction off by ``d`` leaves ``2 sin(t / 2) d`` across the axis; the rotation of outer axes
-    carries what inner ones leave.
+    An axis turned by ``t`` with its direction off by ``d`` leaves ``2 sin(t / 2) d`` across the axis; the rotation
+    of outer axes carries what inner ones leave.
     """
     covariance = np.zeros((3, 3))
     columns = goniometer.jacobian(end)
@@ -54,7 +54,9 @@ def travel_covariance(
     return covariance
 
 
-def play_covariance(goniometer: Goniometer, at: Mapping[str, float], slack: Mapping[str, float]) -> FloatArray:
+def play_covariance(
+    goniometer: Goniometer, at: Mapping[str, float], slack: Mapping[str, float]
+) -> FloatArray:
     """Covariance (3, 3) of the laboratory rotation from play ``slack`` (degrees, full width) left in axes by name."""
     covariance = np.zeros((3, 3))
     for axis, column in zip(goniometer.rotations, goniometer.jacobian(at).T, strict=True):

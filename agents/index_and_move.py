@@ -1,8 +1,9 @@
 """The rule: index a short frame, move there, look again, correct, declare.
 
-A frame's belief is an orientation with an error bar and a probability. The agent carries it along as ``U`` on the holder, adds what
-axes may have got wrong, and asks at each step the one question: does the target lie within tolerance, error bar included, and am
-I sure enough of the indexing? If so it declares; if moving helps it moves; else it exposes, as long as is needed.
+A frame's belief is an orientation with an error bar and a probability. The agent carries it along as ``U`` on the
+holder, adds what axes may have got wrong, and asks at each step the one question: does the target lie within
+tolerance, error bar included, and am I sure enough of the indexing? If so it declares; if moving helps it moves;
+else it exposes, as long as is needed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, 
 from lauepilot.perception.task import Task
 from lauepilot.simulator.orientation import Orientation, misorientation, nearest_equivalent
 from lauepilot.simulator.reach import OutOfReachError, Reach, reach
+
+_USUAL_TRUST = AxesTrust()
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class RuleSettings:
     sigmas: float = 3.7
     aim: float = 0.3
     ample: float = 0.75
-    trust: AxesTrust = AxesTrust()
+    trust: AxesTrust = _USUAL_TRUST
     agree_deg: float = 0.5
     tries: int = 3
     overshoot: float = 4.0
@@ -87,10 +90,15 @@ class IndexAndMove:
         """Forget all, and start on a task (`lauepilot.perception.task.Task`, or what has its fields)."""
         self._task = Task.of(task)
         self._log_odds = 0.0
-        self._holder: Orientation | None = None  # U on the holder, covariance in the laboratory at the frame's axes
+        self._holder: Orientation | None = (
+            None  # U on the holder, covariance in the laboratory at the frame's axes
+        )
         self._frame_axes: dict[str, float] = {}
+        self._best_frame = math.inf
         self._sense: dict[str, int] = {}
-        self._slack: dict[str, float] = {a.name: a.backlash for a in self._task.instrument.goniometer.rotations}
+        self._slack: dict[str, float] = {
+            a.name: a.backlash for a in self._task.instrument.goniometer.rotations
+        }
         self._queue: list[Decision] = []
         self._seen = 0
         self._unsure = 0
@@ -158,36 +166,35 @@ class IndexAndMove:
         odds = math.log(p / (1.0 - p))
         # The covariance stays in the laboratory: it is turned with the axes when it is used.
         found = Orientation(z.T @ belief.orientation.u, belief.orientation.b, belief.orientation.covariance)
-        if self._holder is not None:
+        if self._holder is None:
+            self._best_frame = float(np.trace(found.covariance))
+        else:
             expected = self._predict(axes)
             apart = float(np.rad2deg(misorientation(belief.orientation.u, expected.u, crystal.symmetry)))
-            allowed = self.settings.agree_deg + 3.0 * math.hypot(expected.sigma_deg, belief.orientation.sigma_deg)
+            allowed = self.settings.agree_deg + 3.0 * math.hypot(
+                expected.sigma_deg, belief.orientation.sigma_deg
+            )
             if apart <= allowed:
                 odds = min(max(self._log_odds, 0.0) + max(odds, 0.0), 20.0)
-                found = self._joined(found, axes)
+                found = self._joined(found, axes, expected)
             elif odds <= self._log_odds:
                 self._log_odds -= max(odds, 0.0)
                 return
             else:
                 odds -= max(self._log_odds, 0.0)
+                self._best_frame = float(np.trace(found.covariance))
         self._holder, self._log_odds, self._frame_axes = found, odds, dict(axes)
 
-    def _joined(self, found: Orientation, axes: Mapping[str, float]) -> Orientation:
-        """A second frame at the same place sharpens the first."""
-        same_place = all(abs(axes.get(n, 0.0) - v) < STILL for n, v in self._frame_axes.items())
-        if self._holder is None or not same_place:
-            return found
+    def _joined(self, found: Orientation, axes: Mapping[str, float], expected: Orientation) -> Orientation:
+        """A frame and what was expected of it, weighted by their errors: after a short way both count."""
         z = self.task.instrument.goniometer.matrix(axes)
-        near, _ = nearest_equivalent(z @ found.u, z @ self._holder.u, self.task.crystal.symmetry)
-        both = combined(
-            Orientation(z @ self._holder.u, self._holder.b, self._holder.covariance),
-            Orientation(near, found.b, found.covariance),
-        )
-        # What both frames share (pose of the detector) does not average out: never below 0.8 of the better one.
-        floor = 0.64 * min(np.trace(self._holder.covariance), np.trace(found.covariance)) / max(
-            float(np.trace(both.covariance)), 1e-30
-        )
-        return Orientation(z.T @ both.u, both.b, both.covariance * max(1.0, floor))
+        seen = Orientation(z @ found.u, found.b, found.covariance)
+        near, _ = nearest_equivalent(expected.u, seen.u, self.task.crystal.symmetry)
+        both = combined(Orientation(near, expected.b, expected.covariance), seen)
+        # What frames share (the detector's pose) does not average out: never below half the variance of the best of them.
+        self._best_frame = min(self._best_frame, float(np.trace(found.covariance)))
+        widen = max(1.0, 0.5 * self._best_frame / max(float(np.trace(both.covariance)), 1e-30))
+        return Orientation(z.T @ both.u, both.b, both.covariance * widen)
 
     def _predict(self, axes: Mapping[str, float]) -> Orientation:
         """Laboratory orientation at ``axes``, from the last belief, with all that may have gone wrong on the way."""
@@ -271,7 +278,10 @@ class IndexAndMove:
         if not first:
             return final
         self._queue.append(replace(final, reason=final.reason + " Second half: play taken up from one side."))
-        return Move(goal.positions | first, f"Past the goal by {self.settings.overshoot:g} plays, to come back from one side.")
+        return Move(
+            goal.positions | first,
+            f"Past the goal by {self.settings.overshoot:g} plays, to come back from one side.",
+        )
 
     def _note(self, move: Move, observation: Observation) -> None:
         """Remember which flank each axis leans on, and how much play may be left in it."""
@@ -295,8 +305,12 @@ class IndexAndMove:
         """A frame as long as the precision wants it; the last frame's tells how precise a second is."""
         task, settings = self.task, self.settings
         wanted = 0.9 * task.tolerance_deg / settings.sigmas
-        frame = relevant_sigma_deg(task.target, self._holder.covariance) if self._holder is not None else wanted
-        seconds = observation.exposure_s * min(max((frame / (settings.ample * wanted)) ** 2, 1.0), settings.growth)
+        frame = (
+            relevant_sigma_deg(task.target, self._holder.covariance) if self._holder is not None else wanted
+        )
+        seconds = observation.exposure_s * min(
+            max((frame / (settings.ample * wanted)) ** 2, 1.0), settings.growth
+        )
         fresh = all(abs(v - observation.axes.get(n, 0.0)) < STILL for n, v in self._frame_axes.items())
         if fresh:
             self._imprecise += 1
@@ -315,9 +329,13 @@ class IndexAndMove:
         if self._unsure < settings.tries or observation.exposure_s < 0.5 * task.exposure_s:
             return Expose(seconds, f"{said}: expose longer.")
         if n < 4 and observation.exposure_s >= 0.999 * self._clip(math.inf):
-            return GiveUp(f"Too weak: {n} spots after {observation.exposure_s:g} s, the longest frame allowed.")
+            return GiveUp(
+                f"Too weak: {n} spots after {observation.exposure_s:g} s, the longest frame allowed."
+            )
         if self._elsewhere >= 4:
-            return GiveUp(f"{said} after {self._seen} frames at {self._elsewhere + 1} orientations: no sure indexing.")
+            return GiveUp(
+                f"{said} after {self._seen} frames at {self._elsewhere + 1} orientations: no sure indexing."
+            )
         self._elsewhere += 1
         self._unsure = 0
         where = self._other_place(observation)
@@ -343,8 +361,12 @@ class IndexAndMove:
         """What the task still pays for, or the end."""
         task = self.task
         if observation.n_exposures >= task.max_exposures:
-            return GiveUp(f"Not sure after {observation.n_exposures} exposures, which is all that is allowed.")
+            return GiveUp(
+                f"Not sure after {observation.n_exposures} exposures, which is all that is allowed."
+            )
         left = min(task.max_dose_s - observation.dose_s, task.max_time_s - observation.clock_s)
         if left < 0.5 * decision.seconds:
-            return GiveUp(f"{left:.0f} s of time or dose are left, an exposure of {decision.seconds:.0f} s is needed.")
+            return GiveUp(
+                f"{left:.0f} s of time or dose are left, an exposure of {decision.seconds:.0f} s is needed."
+            )
         return replace(decision, seconds=min(decision.seconds, left))

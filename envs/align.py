@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from lauepilot.envs.coding import IMAGE, Coder, Float32Array, ObservationKind
@@ -69,9 +70,10 @@ def _observer(crystal: Crystal, instrument: Instrument, image: bool) -> Observer
 class LaueAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
     """Bring a crystal to a target with a goniometer and a Laue camera, and say when it is there.
 
-    A crystal of unknown orientation is mounted on an instrument with unknown faults (detector put back by hand, misdirected axes, play).
-    One step is one decision: move the axes, expose a frame, declare, or give up. Frames are full ones of `Twin`, spots and belief those
-    of `Observer`, the same code as at the instrument. For training by millions of steps see `lauepilot.envs.batch`.
+    A crystal of unknown orientation is mounted on an instrument with unknown faults (detector put back by hand,
+    misdirected axes, play). One step is one decision: move the axes, expose a frame, declare, or give up. Frames
+    are full ones of `Twin`, spots and belief those of `Observer`, the same code as at the instrument. For training
+    by millions of steps see `lauepilot.envs.batch`.
 
     Action space
     ------------
@@ -91,39 +93,44 @@ class LaueAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
     -----------------
     ``Dict`` of (all float32 unless said otherwise):
 
-    =========  ===============  ======  ======================================================================================
-    key        shape            bounds  meaning
-    =========  ===============  ======  ======================================================================================
-    axes       (k,)             -1..1   read-back between the limits
-    limits     (2 k,)           -1..1   lower, then upper limits, degrees / 360
-    budget     (5,)             0..1    clock, dose, frames (of those allowed); last exposure (log, over the action's range); spots / 500
-    belief     (8 + k,)         -1..1   present (0 before a frame is indexed); confidence; spots indexed / 300, and over expected;
-                                        cube roots over 180 degrees of: standard deviation, angle to the target at the present axes, largest
-                                        travel since the frame; 1 if the target seems reachable; the changes of the axes that would go
-                                        there, coded as actions 2.. are
-    spots      (64, 6)          -1..1   (observation="spots") brightest first: plane normal in the laboratory (3), log(1 + photons) /
-                                        log(1e6), its standard deviation in degrees, 1 for a spot and 0 for an empty row
-    image      (84, 84, 1)      uint8   (observation="image") 11 log2(1 + photons) of each coarse pixel
-    =========  ===============  ======  ======================================================================================
+    ======  ===========  ======  ===================================================================================
+    key     shape        bounds  meaning
+    ======  ===========  ======  ===================================================================================
+    axes    (k,)         -1..1   read-back between the limits
+    limits  (2 k,)       -1..1   lower, then upper limits, degrees / 360
+    budget  (5,)         0..1    clock, dose, frames (of those allowed); last exposure (log, over the action's range);
+                                 spots / 500
+    belief  (8 + k,)     -1..1   present (0 before a frame is indexed); confidence; spots indexed / 300, and over
+                                 expected; cube roots over 180 degrees of: standard deviation, angle to the target at
+                                 the present axes, largest travel since the frame; 1 if the target seems reachable;
+                                 the changes of the axes that would go there, coded as actions 2.. are
+    spots   (64, 6)      -1..1   (observation="spots") brightest first: plane normal in the laboratory (3),
+                                 log(1 + photons) / log(1e6), the normal's standard deviation in degrees, 1 for a
+                                 spot and 0 for an empty row
+    image   (84, 84, 1)  uint8   (observation="image") 11 log2(1 + photons) of each coarse pixel
+    ======  ===========  ======  ===================================================================================
 
     Reward
     ------
-    Sum of ``info["reward_terms"]``: ``time`` -1 for ten usual exposures; ``right`` +1 for a declaration within the tolerance; ``wrong`` -5
-    for one that is not; ``gave_up`` -1 for giving up a target that is within reach, or running out of time or steps (0 if it truly is
-    out of reach); ``refused`` -0.05 for an exposure beyond what the task allows.
+    Sum of ``info["reward_terms"]``: ``time`` -1 for ten usual exposures; ``right`` +1 for a declaration within the
+    tolerance; ``wrong`` -5 for one that is not; ``gave_up`` -1 for giving up a target that is within reach, or
+    running out of time or steps (0 if it truly is out of reach); ``refused`` -0.05 for an exposure beyond what the
+    task allows.
 
     Start
     -----
-    Axes at zero, crystal orientation uniform over all rotations, faults drawn anew. ``reset(options={"u": ...})`` mounts at an orientation (3, 3).
+    Axes at zero, crystal orientation uniform over all rotations, faults drawn anew. ``reset(options={"u": ...})``
+    mounts at an orientation (3, 3).
 
     End
     ---
-    Terminated by declaring or giving up; truncated after ``max_steps`` decisions or the task's time (60 usual exposures + 600 s).
+    Terminated by declaring or giving up; truncated after ``max_steps`` decisions or the task's time (60 usual
+    exposures + 600 s).
 
     Info
     ----
-    ``observation``: the `Observation` (for agents of the `Agent` protocol); ``decision``: what was carried out; ``refused``: why not, or
-    ""; ``reward_terms``. At the end of an episode also ``truth``: outcome, miss_deg, reachable.
+    ``observation``: the `Observation` (for agents of the `Agent` protocol); ``decision``: what was carried out;
+    ``refused``: why not, or ""; ``reward_terms``. At the end of an episode also ``truth``: outcome, miss_deg, reachable.
 
     Arguments
     ---------
@@ -159,8 +166,8 @@ class LaueAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
     ) -> None:
         self.task = align_task(crystal, instrument, target, tolerance_deg, max_steps)
         self.coder = Coder(self.task, observation)
-        self.action_space = self.coder.action_space()
-        self.observation_space = self.coder.observation_space()
+        self.action_space: spaces.Space[Any] = self.coder.action_space()
+        self.observation_space: spaces.Space[Any] = self.coder.observation_space()
         eyes = _observer(self.task.crystal, self.task.instrument, observation == "image")
         # The generator is replaced at the first reset; until then nothing is drawn that anybody sees.
         self.loop: Loop = build_loop(self.task, named_faults(faults), np.random.default_rng(0), eyes)
@@ -174,9 +181,7 @@ class LaueAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
         observation = self.loop.reset(self.np_random, u)
         return self.coder.arrays(observation), {"observation": Seen.of(observation)}
 
-    def step(
-        self, action: Float32Array
-    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Float32Array) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """One decision."""
         turn, decision = self.apply(self.coder.decision(action, self._now()))
         info: dict[str, Any] = {

@@ -3,13 +3,13 @@
 Same spaces, actions, rules and kinematics as `lauepilot.envs.align.LaueAlignEnv`; frames are quicker:
 
 - Spots come from the forward model (ray table, structure factors, spectrum, pose faults) with counting noise, a
-  detection limit and noisy centroids, measured to be those of `Observer` on full frames; spots that overlap are not merged, and there
-  are no false ones. No 1000 x 1000 frame is made.
+  detection limit and noisy centroids, measured to be those of `Observer` on full frames; spots that overlap are not
+  merged, and there are no false ones. No 1000 x 1000 frame is made.
 - Images are made directly in 84 x 84 pixels, every pixel a Poisson number.
-- The belief is not an indexer's but the truth with an error of the size that the indexer was measured to make with such spots;
-  with few spots it may be false, and says a low confidence.
-- Left out of the faults: the second grain, shading, mosaic, the sphere of confusion, and the sensor's defects. Giving up a target that
-  is out of reach costs as much as any other giving up.
+- The belief is not an indexer's but the truth with an error of the size that the indexer was measured to make with
+  such spots; with few spots it may be false, and says a low confidence.
+- Left out of the faults: the second grain, shading, mosaic, the sphere of confusion, and the sensor's defects. Giving up
+  a target that is out of reach costs as much as any other giving up.
 
 What is trained here must be judged on the full environment.
 """
@@ -21,21 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.envs.batch_kernels import (
-    FRAMES,
-    HAS_BELIEF,
-    OUTCOMES,
-    STEPS,
-    Games,
-    Stage,
-    advance_all,
-    empty_games,
-    mount_some,
-    true_miss,
-)
+from lauepilot.envs.batch_kernels import OUTCOMES, advance_all, mount_some
+from lauepilot.envs.batch_state import FRAMES, HAS_BELIEF, STEPS, Games, Stage, empty_games, true_miss
 from lauepilot.envs.coding import BELIEF, EXPOSURE_RANGE, IMAGE, SPOTS, Coder, Float32Array, ObservationKind
 from lauepilot.envs.tasks import Align
-from lauepilot.perception.indexing.indexer import on_sphere
+from lauepilot.perception.indexing.sphere import on_sphere
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
 from lauepilot.perception.task import Task
@@ -77,7 +67,9 @@ def stage(task: Task, faults: Faults, coder: Coder) -> Stage:
         resolution=np.array([a.resolution for a in rotations]),
         play=np.array([a.backlash * faults.backlash for a in rotations]),
         covariance=np.ascontiguousarray(np.stack([c[..., 0, 0], c[..., 0, 1], c[..., 1, 1]], axis=-1)),
-        background=np.ascontiguousarray(background_rate(detector)[row, col].reshape(IMAGE, IMAGE), dtype=np.float64),
+        background=np.ascontiguousarray(
+            background_rate(detector)[row, col].reshape(IMAGE, IMAGE), dtype=np.float64
+        ),
         pose_sigma=_pose_sigma(instrument, pixels),
         coarse_background=np.ascontiguousarray(background_rate(binned), dtype=np.float64),
         readout_s=detector.sensor.readout_s,
@@ -150,16 +142,35 @@ class BatchAlign:
         self._games: Games = empty_games(n, k, SPOTS, IMAGE)
         low, high = np.log(EXPOSURE_RANGE)
         self._limits = np.array(
-            [task.max_time_s, task.max_dose_s, task.max_exposures, task.exposure_s, low, high, task.max_exposure_s, task.max_steps],
+            [
+                task.max_time_s,
+                task.max_dose_s,
+                task.max_exposures,
+                task.exposure_s,
+                low,
+                high,
+                task.max_exposure_s,
+                task.max_steps,
+            ],
             dtype=float,
         )  # fmt: skip
         rules = Align(time_unit_s=10.0 * task.exposure_s)
         self._rules = np.array(
-            [np.deg2rad(task.tolerance_deg), rules.time_unit_s, rules.refused, rules.right, rules.wrong, rules.gave_up]
+            [
+                np.deg2rad(task.tolerance_deg),
+                rules.time_unit_s,
+                rules.refused,
+                rules.right,
+                rules.wrong,
+                rules.gave_up,
+            ]
         )
         self._vectors = np.zeros((n, k + 5 + BELIEF + k), dtype=np.float32)
         self._axis_limits = np.tile(
-            np.clip(np.concatenate([self.coder.axes.low, self.coder.axes.high]) / 360.0, -1, 1).astype(np.float32), (n, 1)
+            np.clip(np.concatenate([self.coder.axes.low, self.coder.axes.high]) / 360.0, -1, 1).astype(
+                np.float32
+            ),
+            (n, 1),
         )
         self._work = np.zeros(self._stage.directions.shape[1])
         self._image = np.zeros((IMAGE, IMAGE))

@@ -128,7 +128,9 @@ class Coder:
         """
         numbers = np.asarray(action, dtype=float).reshape(-1)
         if numbers.shape != (2 + self.n_axes,) or not np.all(np.isfinite(numbers)):
-            raise ValueError(f"An action has {2 + self.n_axes} finite numbers; {np.asarray(action).tolist()} came.")
+            raise ValueError(
+                f"An action has {2 + self.n_axes} finite numbers; {np.asarray(action).tolist()} came."
+            )
         act = ACTS[act_of(float(numbers[0]))]
         if act == "expose":
             seconds = exposure_of(float(numbers[1]), self.task.exposure_s)
@@ -205,11 +207,20 @@ class Coder:
         if now is None or belief is None or then is None:
             return out.astype(np.float32)
         goniometer = self.task.instrument.goniometer
-        changes, left = suggested_changes(self.axes, goniometer.matrix(observation.axes).T @ now.u, self.target, at)
+        changes, left = suggested_changes(
+            self.axes, goniometer.matrix(observation.axes).T @ now.u, self.target, at
+        )
         error = float(np.rad2deg(self.task.target.error(now.u, self.task.crystal)))
         travel = max((abs(observation.axes[n] - v) for n, v in then.items()), default=0.0)
         out[:] = belief_numbers(
-            belief.confidence, belief.n_indexed, belief.n_expected, now.sigma_deg, error, travel, left, changes
+            belief.confidence,
+            belief.n_indexed,
+            belief.n_expected,
+            now.sigma_deg,
+            error,
+            travel,
+            left,
+            changes,
         )
         return out.astype(np.float32)
 
@@ -253,4 +264,6 @@ def belief_numbers(
 
 def flat(observation: Mapping[str, Any]) -> Float32Array:
     """The vector parts of an observation, one after another."""
-    return np.concatenate([np.ravel(observation[k]) for k in ("axes", "limits", "budget", "belief")]).astype(np.float32)
+    return np.concatenate([np.ravel(observation[k]) for k in ("axes", "limits", "budget", "belief")]).astype(
+        np.float32
+    )

@@ -57,7 +57,10 @@ def pack_target(target: Target, crystal: Crystal) -> PackedTarget:
     wanted = target.laboratory_u(crystal.b) @ np.swapaxes(symmetry, -1, -2)
     primary = symmetry @ target.primary.in_crystal(crystal.b)
     return PackedTarget(
-        np.ascontiguousarray(wanted), np.ascontiguousarray(primary), target.primary.in_laboratory(), target.secondary is None
+        np.ascontiguousarray(wanted),
+        np.ascontiguousarray(primary),
+        target.primary.in_laboratory(),
+        target.secondary is None,
     )
 
 
@@ -97,7 +100,9 @@ def chain(directions: FloatArray, degrees: FloatArray, z: FloatArray, columns: F
             z[i, j] = 1.0 if i == j else 0.0
     for a in range(directions.shape[0]):
         for i in range(3):
-            columns[i, a] = z[i, 0] * directions[a, 0] + z[i, 1] * directions[a, 1] + z[i, 2] * directions[a, 2]
+            columns[i, a] = (
+                z[i, 0] * directions[a, 0] + z[i, 1] * directions[a, 1] + z[i, 2] * directions[a, 2]
+            )
         turn_matrix(directions[a], math.radians(degrees[a]), turn)
         times(z, turn, product)
         z[:] = product
@@ -172,7 +177,11 @@ def _descend(
             break
         if target.free:  # turns about the wanted direction do not matter
             for a in range(k):
-                dot = columns[0, a] * target.along[0] + columns[1, a] * target.along[1] + columns[2, a] * target.along[2]
+                dot = (
+                    columns[0, a] * target.along[0]
+                    + columns[1, a] * target.along[1]
+                    + columns[2, a] * target.along[2]
+                )
                 for i in range(3):
                     columns[i, a] -= dot * target.along[i]
         normal = np.empty((k, k))
@@ -180,10 +189,12 @@ def _descend(
             step[a] = columns[0, a] * r[0] + columns[1, a] * r[1] + columns[2, a] * r[2]
             for b in range(k):
                 normal[a, b] = (
-                    columns[0, a] * columns[0, b] + columns[1, a] * columns[1, b] + columns[2, a] * columns[2, b]
+                    columns[0, a] * columns[0, b]
+                    + columns[1, a] * columns[1, b]
+                    + columns[2, a] * columns[2, b]
                 )
             normal[a, a] += damping
-        step = np.linalg.solve(normal, step)
+        step[:] = np.linalg.solve(normal, step)
         for a in range(k):
             change = min(max(math.degrees(step[a]), -60.0), 60.0)
             trial[a] = min(max(at[a] + change, axes.low[a]), axes.high[a])

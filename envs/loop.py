@@ -17,11 +17,14 @@ from lauepilot.perception.observation import Decision, Observation
 class Rules(Protocol):
     """How a game starts, what a step is worth, when it ends; see `lauepilot.envs.tasks.Align`."""
 
-    def start(self, world: Played, rng: np.random.Generator, u: ArrayLike | None = None) -> Observation: ...
+    def start(self, world: Played, rng: np.random.Generator, u: ArrayLike | None = None) -> Observation:
+        """Start a game."""
 
-    def outcome(self, world: Played, decision: Decision, n_steps: int) -> Outcome | None: ...
+    def outcome(self, world: Played, decision: Decision, n_steps: int) -> Outcome | None:
+        """How the game ended with a decision; None if it goes on."""
 
-    def rewards(self, seconds: float, refused: bool, outcome: Outcome | None) -> dict[str, float]: ...
+    def rewards(self, seconds: float, refused: bool, outcome: Outcome | None) -> dict[str, float]:
+        """Terms of the reward by name."""
 
 
 class GameOverError(RuntimeError):
@@ -108,4 +111,6 @@ class Loop:
         outcome = self.rules.outcome(self.world, decision, self.n_steps)
         self._running = outcome is None
         seconds = self.world.clock_s - before
-        return Turn(self.observation, self.rules.rewards(seconds, bool(refused), outcome), outcome, refused, seconds)
+        return Turn(
+            self.observation, self.rules.rewards(seconds, bool(refused), outcome), outcome, refused, seconds
+        )

@@ -79,7 +79,9 @@ class EpisodeResult:
         return {k: v for k, v in self.__dict__.items() if k != "decisions"}
 
 
-def build_loop(task: Task, faults: Faults, rng: np.random.Generator, observer: Observer | None = None) -> Loop:
+def build_loop(
+    task: Task, faults: Faults, rng: np.random.Generator, observer: Observer | None = None
+) -> Loop:
     """A loop on a new Twin; ``observer`` None makes one (seconds)."""
     twin = Twin(task.crystal, task.instrument, rng=rng, faults=faults)
     eyes = Observer(task.crystal, task.instrument) if observer is None else observer
@@ -109,7 +111,9 @@ def play(loop: Any, agent: Agent, rng: np.random.Generator, u: ArrayLike | None 
     game: Loop = loop if isinstance(loop, Loop) else getattr(loop, "unwrapped", loop).loop
     world = game.world
     if not isinstance(world, World):
-        raise TypeError(f"play() needs a loop on a World, which knows task and truth; it got {type(world).__name__}.")
+        raise TypeError(
+            f"play() needs a loop on a World, which knows task and truth; it got {type(world).__name__}."
+        )
     observation = game.reset(rng, u)
     agent.reset(world.task)
     reward, decisions = 0.0, []

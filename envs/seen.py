@@ -29,7 +29,7 @@ class Seen(Observation):
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two nested structures of dataclasses, mappings, sequences, arrays and numbers have the same content; NaN equals NaN."""
+    """Whether two nested structures (dataclasses, mappings, sequences, arrays, numbers) hold the same; NaN equals NaN."""
     if type(a) is not type(b):
         return False
     if isinstance(a, np.ndarray):

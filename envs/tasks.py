@@ -1,7 +1,7 @@
 """The rules of the alignment game: how it starts, what a step is worth, and when it ends.
 
-Cost is time. A wrong declaration is the worst outcome, worse than giving up; giving up a target that truly is out of reach
-is right. Nobody tells the player that he has arrived: the game ends when he declares.
+Cost is time. A wrong declaration is the worst outcome, worse than giving up; giving up a target that truly is out
+of reach is right. Nobody tells the player that he has arrived: the game ends when he declares.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ class Played(Protocol):
     """What the rules ask of a world; see `lauepilot.envs.world.World`."""
 
     @property
-    def clock_s(self) -> float: ...
+    def clock_s(self) -> float:
+        """Seconds since the start."""
 
-    def reset(self, rng: np.random.Generator, u: ArrayLike | None = None) -> Observation: ...
+    def reset(self, rng: np.random.Generator, u: ArrayLike | None = None) -> Observation:
+        """Start anew."""
 
-    def apply(self, decision: Decision) -> Observation: ...
+    def apply(self, decision: Decision) -> Observation:
+        """Carry a decision out, or raise `lauepilot.envs.world.RefusedError`."""
 
-    def miss_deg(self) -> float: ...
+    def miss_deg(self) -> float:
+        """True angle to the target now, degrees."""
 
-    def reachable(self) -> bool: ...
+    def reachable(self) -> bool:
+        """Whether the target truly is within reach."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Align:
     time_unit_s
         Time that costs 1.
     right, wrong, gave_up, refused
-        Worth of the other terms: of a right and a wrong declaration, of giving up a reachable target (or running out of time), of
-        a decision that was refused.
+        Worth of the other terms: of a right and a wrong declaration, of giving up a reachable target (or running
+        out of time), of a decision that was refused.
     """
 
     tolerance_deg: float = 0.1

@@ -21,11 +21,12 @@ from lauepilot.simulator.target import Target
 Arrays = dict[str, NDArray[Any]]
 
 
-class LaueAlignVectorEnv(VectorEnv[Arrays, Float32Array, Float32Array]):
+class LaueAlignVectorEnv(VectorEnv[Arrays, Float32Array, NDArray[Any]]):
     """Many games at once; the data sheet is that of `LaueAlignEnv`, with the quicker frames of `lauepilot.envs.batch`.
 
-    A game that ended starts again at the *next* step (Gymnasium's ``AutoresetMode.NEXT_STEP``): that step's action is not used, its reward
-    is 0, its observation the first of the new game. At the end of a game ``infos["truth"]`` holds outcome and figures.
+    A game that ended starts again at the *next* step (Gymnasium's ``AutoresetMode.NEXT_STEP``): that step's action
+    is not used, its reward is 0, its observation the first of the new game. At the end of a game ``infos["truth"]``
+    holds outcome and figures.
 
     Parameters are those of `LaueAlignEnv`, and ``num_envs``.
     """
@@ -71,7 +72,7 @@ class LaueAlignVectorEnv(VectorEnv[Arrays, Float32Array, Float32Array]):
 
     def step(
         self, actions: Float32Array
-    ) -> tuple[Arrays, Float32Array, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    ) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """One step of all games."""
         again = self._over.copy()
         reward, terminated, truncated = self.batch.step(actions, skip=again)

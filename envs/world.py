@@ -1,7 +1,7 @@
 """The world of the alignment game: a crystal on the Twin, seen through the Observer.
 
-The world carries decisions out and answers questions by name; it has no opinion on what is good. Answers on the truth are for
-referees: rewards and benchmarks.
+The world carries decisions out and answers questions by name; it has no opinion on what is good. Answers on the truth
+are for referees: rewards and benchmarks.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class World:
             raise RefusedError(f"All {task.max_exposures} exposures of this task are used up.")
         if self.twin.dose_s + seconds > task.max_dose_s:
             raise RefusedError(
-                f"{seconds:g} s more would bring the dose to {self.twin.dose_s + seconds:g} s; allowed are {task.max_dose_s:g} s."
+                f"{seconds:g} s more would bring the dose to {self.twin.dose_s + seconds:g} s; "
+                f"allowed are {task.max_dose_s:g} s."
             )
 
     @property
@@ -137,6 +138,6 @@ class World:
         return self.twin.truth.instrument.goniometer
 
     def u_holder(self) -> FloatArray:
-        """True orientation (3, 3) on the holder, such that the true axes at their read-back give the true orientation now."""
+        """True orientation (3, 3) on the holder, with which the true axes at their read-back give that of now."""
         z = self.twin.truth.instrument.goniometer.matrix(self.twin.positions)
         return np.asarray(z.T @ self.twin.u_lab())

@@ -58,7 +58,9 @@ class Task:
                 raise ValueError(f"Task: {item.name} must be positive and finite; {value} came.")
 
     @classmethod
-    def usual(cls, crystal: Crystal, instrument: Instrument, target: Target | None = None, **limits: Any) -> Task:
+    def usual(
+        cls, crystal: Crystal, instrument: Instrument, target: Target | None = None, **limits: Any
+    ) -> Task:
         """A task with the limits that suit an instrument: 60 usual exposures of time, 40 of dose, 10 in one frame.
 
         ``target`` None takes `usual_target`; ``limits`` override.
@@ -83,10 +85,14 @@ class Task:
         """
         if isinstance(question, cls):
             return question
-        needed = {name: getattr(question, name, None) for name in ("target", "crystal", "instrument")}
+        needed: dict[str, Any] = {
+            name: getattr(question, name, None) for name in ("target", "crystal", "instrument")
+        }
         missing = [name for name, value in needed.items() if value is None]
         if missing:
-            raise ValueError(f"An agent's task needs target, crystal and instrument; {', '.join(missing)} did not come.")
+            raise ValueError(
+                f"An agent's task needs target, crystal and instrument; {', '.join(missing)} did not come."
+            )
         limits = {
             item.name: getattr(question, item.name)
             for item in fields(cls)

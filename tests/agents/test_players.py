@@ -44,9 +44,9 @@ SHARP = np.eye(3) * np.deg2rad(0.01) ** 2
 
 
 class FakeInstrument:
-    """A perfect instrument that tells beliefs without frames; ``confidence`` of the k-th frame is the k-th given, then the last."""
+    """A perfect instrument that tells beliefs without frames; the k-th has the k-th ``confidence``, or the last."""
 
-    def __init__(self, u, confidence=(1.0,), covariance=SHARP, off=np.zeros(3), task=TASK):
+    def __init__(self, u, confidence=(1.0,), covariance=SHARP, off=(0.0, 0.0, 0.0), task=TASK):
         self.u, self.confidence, self.covariance, self.off, self.task = u, confidence, covariance, off, task
         self.axes = dict.fromkeys(task.instrument.goniometer.names, 0.0)
         self.frames = 0
@@ -169,7 +169,9 @@ def test_a_false_first_belief_is_corrected():
 
 def test_coarse_frames_are_not_declared():
     """Errors of 0.2 degrees never fit into 0.1: it says so, in the end."""
-    world = FakeInstrument(random_rotation(np.random.default_rng(0)), covariance=np.eye(3) * np.deg2rad(2.0) ** 2)
+    world = FakeInstrument(
+        random_rotation(np.random.default_rng(0)), covariance=np.eye(3) * np.deg2rad(2.0) ** 2
+    )
     done = world.play(IndexAndMove())
     assert isinstance(done[-1], GiveUp)
     assert "precise" in done[-1].reason or "exposures" in done[-1].reason
@@ -187,7 +189,9 @@ def test_out_of_reach_is_said():
     assert "cannot be reached" in done[-1].reason
 
 
-@pytest.mark.parametrize("make", [IndexAndMove, lambda: Random(np.random.default_rng(0)), lambda: Oracle(None)])
+@pytest.mark.parametrize(
+    "make", [IndexAndMove, lambda: Random(np.random.default_rng(0)), lambda: Oracle(None)]
+)
 def test_players_fit_the_plan(make):
     agent = make()
     assert isinstance(agent, PlansAgent)
@@ -300,7 +304,9 @@ class Reckless:
 
     def decide(self, observation):
         self.n += 1
-        return [Move({"omega": 1e4}), Move({"nonsense": 0.0}), Expose(1e9), Expose(float("nan")), GiveUp("")][self.n - 1]
+        return [Move({"omega": 1e4}), Move({"nonsense": 0.0}), Expose(1e9), Expose(float("nan")), GiveUp("")][
+            self.n - 1
+        ]
 
     def state(self):
         return {}

@@ -13,7 +13,8 @@ from stable_baselines3 import PPO
 from lauepilot.agents.vecenv import LaueAlignVecEnv
 from lauepilot.envs.align import _observer, align_task
 from lauepilot.envs.batch import BatchAlign
-from lauepilot.envs.batch_kernels import expose, move
+from lauepilot.envs.batch_frames import expose
+from lauepilot.envs.batch_state import move
 from lauepilot.envs.coding import ACTS, Coder, exposure_number
 from lauepilot.envs.vector import LaueAlignVectorEnv
 from lauepilot.simulator.conventions import random_rotation
@@ -107,8 +108,13 @@ def test_kinematics_and_clock_are_the_twins(task):
     g.carried[0] = list(twin._carried.values())
     for goal in ([30.0, -20.0, 100.0], [29.0, -20.005, 170.0], [500.0, 0.0, 0.0]):
         move(batch._stage, g, 0, np.array(goal))
-        twin.move(dict(zip(("omega", "chi", "phi"), np.clip(goal, -100, 180), strict=True)) | {"omega": min(goal[0], 100.0)})
-        assert batch.miss_deg(0) == pytest.approx(np.rad2deg(task.target.error(twin.u_lab(), task.crystal)), abs=1e-9)
+        twin.move(
+            dict(zip(("omega", "chi", "phi"), np.clip(goal, -100, 180), strict=True))
+            | {"omega": min(goal[0], 100.0)}
+        )
+        assert batch.miss_deg(0) == pytest.approx(
+            np.rad2deg(task.target.error(twin.u_lab(), task.crystal)), abs=1e-9
+        )
         assert g.clock[0] == pytest.approx(twin.clock_s)
 
 

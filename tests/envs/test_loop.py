@@ -104,7 +104,10 @@ def test_steps_and_time_run_out():
 
 
 def test_seen_observations_compare_by_content():
-    a, b = replace(START, normals=np.array([[1.0, np.nan, 0.0]])), replace(START, normals=np.array([[1.0, np.nan, 0.0]]))
+    a, b = (
+        replace(START, normals=np.array([[1.0, np.nan, 0.0]])),
+        replace(START, normals=np.array([[1.0, np.nan, 0.0]])),
+    )
     assert a != b
     assert Seen.of(a) == Seen.of(b)
     assert Seen.of(a) != Seen.of(START)
