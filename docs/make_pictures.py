@@ -1,0 +1,150 @@
+"""Draw the pictures of these pages anew: ``python docs/make_pictures.py``, in an environment with lauepilot.
+
+The patterns are what our own commands leave behind, made small; the two diagrams are drawn from the public API.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from lauepilot.perception.indexing.sphere import pixel_normals
+from lauepilot.simulator.conventions import HC_KEV_A, random_rotation
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.laue import RayTable, beam_spectrum, predict_spots
+
+STATIC = Path(__file__).parent / "_static"
+WIDTH_PX, MOST_BYTES = 880, 200_000
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
+
+
+def lauepilot(folder: Path, command: str) -> None:
+    """Run one command of ours in ``folder``."""
+    subprocess.run(
+        [sys.executable, "-m", "lauepilot", *command.split()], cwd=folder, check=True, capture_output=True
+    )
+
+
+def palette() -> Image.Image:
+    """Few greys, since noise is what fills a PNG, and the inks of the pictures, thinned as their edges are."""
+    white = np.full(3, 255.0)
+    colours = [np.full(3, v) for v in (255.0, 238.0, 222.0, 200.0, 170.0, 130.0, 80.0, 0.0)]
+    for ink in (BLUE, ORANGE, "#a03000"):
+        full = np.array([int(ink[k : k + 2], 16) for k in (1, 3, 5)])
+        colours += [white + share * (full - white) for share in (0.3, 0.65, 1.0)]
+    image = Image.new("P", (1, 1))
+    image.putpalette(np.rint(colours).astype(np.uint8).ravel().tolist())
+    return image
+
+
+def keep(source: Path, name: str) -> None:
+    """Store a picture small, under ``_static``."""
+    with Image.open(source) as image:
+        rgb = image.convert("RGB")
+        rgb.thumbnail((WIDTH_PX, 4 * WIDTH_PX), Image.Resampling.LANCZOS)
+        target = STATIC / f"{name}.png"
+        rgb.quantize(palette=palette(), dither=Image.Dither.NONE).save(target, optimize=True)
+    size = target.stat().st_size
+    print(f"{target}: {size / 1000:.0f} kB")
+    if size > MOST_BYTES:
+        raise SystemExit(f"{target} has {size} bytes; at most {MOST_BYTES} are wanted. Lower WIDTH_PX.")
+
+
+def patterns(folder: Path) -> None:
+    """First and last pattern of an alignment, an indexed frame, and a simulated one."""
+    lauepilot(folder, "align --seed 1 --speed 0 --out align")
+    keep(folder / "align/first_pattern.png", "align-first")
+    keep(folder / "align/last_pattern.png", "align-last")
+    lauepilot(folder, "simulate --crystal ge --instrument bm32 --seed 3 --faults default --out ge.tif")
+    lauepilot(folder, "index ge.tif --crystal ge --instrument bm32 --out index")
+    keep(folder / "index/pattern.png", "index-overlay")
+    lauepilot(folder, "simulate --crystal ca2ruo4 --instrument koala --seed 5 --out k.h5 --picture k.png")
+    keep(folder / "k.png", "simulate-koala")
+
+
+def rates(folder: Path) -> None:
+    """The tube's spectrum, and what rays of silicon make of it over sin(theta)."""
+    table = RayTable.build(load_crystal("si"), load_instrument("lab"))
+    spectrum = beam_spectrum(table.instrument.beam)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4), layout="constrained")
+    left.semilogy(spectrum.wavelength_a, spectrum.flux, color=BLUE, linewidth=1.0)
+    left.set(xlabel="wavelength (Å)", ylabel="photons / s / mm² / Å", ylim=(1e5, 3e9), xlim=(0.3, 2.5))
+    above = left.secondary_xaxis(
+        "top", functions=(lambda x: HC_KEV_A / np.maximum(x, 0.05), lambda e: HC_KEV_A / np.maximum(e, 0.05))
+    )
+    above.set_xticks([35, 20, 15, 10, 8, 6, 5])
+    above.tick_params(labelsize=7, pad=0)
+    left.set_title("beam of lab: tungsten, 35 kV (keV above)", pad=16, fontsize=10)
+    for hkl, colour in (((1, 1, 1), BLUE), ((1, 0, 0), ORANGE), ((1, 1, 0), GREY)):
+        ray = int(np.flatnonzero(np.all(table.hkl == hkl, axis=1))[0])
+        label = "".join(map(str, hkl))
+        right.semilogy(table.sin_theta, table.rate[ray], color=colour, label=f"ray {label} and its harmonics")
+    right.set(xlabel=r"$\sin\theta$", ylabel="photons / s in the spot")
+    right.set_title("ray table of Si: 64 nodes", fontsize=10)
+    right.legend(frameon=False, fontsize=8)
+    figure.savefig(folder / "rates.png", dpi=130)
+    keep(folder / "rates.png", "ray-rates")
+
+
+def frame_about(axis: np.ndarray) -> np.ndarray:
+    """Right-handed axes (3, 3), in rows, with ``axis`` as the last."""
+    first = np.cross(axis, np.eye(3)[int(np.argmin(np.abs(axis)))])
+    first /= np.linalg.norm(first)
+    return np.stack([first, np.cross(axis, first), axis])
+
+
+def turns(normals: np.ndarray, seed: np.ndarray, rays: np.ndarray, ray: np.ndarray) -> np.ndarray:
+    """Turns (n,) in degrees about ``seed`` for which spots (m, 3) meet rays (k, 3), if ``seed`` is ``ray``."""
+    spots, lattice = normals @ frame_about(seed).T, rays @ frame_about(ray).T
+    near = np.abs(np.arccos(np.clip(spots[:, 2:], -1, 1)) - np.arccos(np.clip(lattice[:, 2], -1, 1))) < 0.003
+    azimuths = [np.rad2deg(np.arctan2(v[:, 1], v[:, 0])) for v in (spots, lattice)]
+    return (azimuths[0][:, None] - azimuths[1][None])[near] % 360.0
+
+
+def vote(folder: Path) -> None:
+    """The axis vote of one seed spot: for the right ray and for a wrong one."""
+    rng = np.random.default_rng(2)
+    table = RayTable.build(load_crystal("si"), load_instrument("lab"))
+    detector = table.instrument.detector
+    spots = predict_spots(table, random_rotation(rng), detector)
+    seen = np.sort(rng.choice(80, 48, replace=False))  # of the brightest 80 two fifths are missed
+    false = rng.uniform(0, 999, (48, 2))
+    pixels = np.concatenate([spots.pixels[seen] + rng.normal(0, 0.5, (48, 2)), false])
+    normals = pixel_normals(pixels, detector)
+    figure, panels = plt.subplots(1, 2, figsize=(9.0, 3.0), sharey=True, layout="constrained")
+    right = spots.ray[seen[0]]
+    wrong = next(
+        r for r in range(len(table)) if sorted(np.abs(table.hkl[r])) != sorted(np.abs(table.hkl[right]))
+    )
+    for panel, ray, colour, word in ((panels[0], right, BLUE, "right"), (panels[1], wrong, ORANGE, "wrong")):
+        found = turns(normals[1:], normals[0], table.direction, table.direction[ray])
+        panel.hist(found, bins=np.arange(0.0, 361.0, 1.0), color=colour)
+        hkl = " ".join(str(int(i)) for i in table.hkl[ray])
+        panel.set(xlabel="turn about the seed (degrees)", xlim=(0, 360))
+        panel.set_title(f"the seed taken as {hkl} ({word})", fontsize=10)
+    panels[0].set_ylabel("votes")
+    figure.savefig(folder / "vote.png", dpi=130)
+    keep(folder / "vote.png", "axis-vote")
+
+
+def main() -> None:
+    """All of them."""
+    STATIC.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        for draw in (patterns, rates, vote):
+            draw(Path(name))
+
+
+if __name__ == "__main__":
+    main()
