@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -10,9 +11,19 @@ import pytest
 from PIL import Image
 
 from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.cli.align import prepare
 from lauepilot.perception.readers import read_frame
 from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import misorientation
+
+INSTRUMENTS = functools.lru_cache(load_instrument)
+
+
+@pytest.fixture(autouse=True)
+def one_instrument(monkeypatch):
+    """The same instrument object in all runs, so that its ray tables are compiled once."""
+    monkeypatch.setattr("lauepilot.cli.align.load_instrument", INSTRUMENTS)
 
 
 def read_json(path):
@@ -100,11 +111,13 @@ def test_oracle_needs_no_more_than_the_rule(lauepilot_json):
 
 def test_out_of_reach_is_an_honest_end(lauepilot_json):
     """Two fixed directions against limits of 100 deg: some seeds cannot be reached, and are reported as such."""
-    target = ("--target", "(1 0 0) up, [0 0 1] right")
-    for seed in range(60):
-        found, code = lauepilot_json("align", "--crystal", "kyanite", "--seed", seed, "--speed", 0, *target)
-        if not found["truth"]["reachable"]:
+    target = "(1 0 0) up, [0 0 1] right"
+    world = prepare("kyanite", "lab", target, 0, "index-and-move", "default").world
+    for seed in range(200):
+        world.reset(np.random.default_rng(seed))
+        if not world.reachable():
             break
+    found, code = lauepilot_json("align", "--crystal", "kyanite", "--seed", seed, "--target", target, "--speed", 0)
     assert found["truth"]["reachable"] is False
     assert (found["outcome"], code) == ("gave_up", 3)
     for word in ("cannot be reached", "limit", "nearest reachable"):

@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from bluesky.run_engine import RunEngineResult
 from bluesky.utils import RunEngineInterrupted
 from rich.console import Console
 
@@ -39,6 +40,7 @@ from lauepilot.perception.readers import read_frame
 from lauepilot.perception.spots import find_spots
 from lauepilot.perception.task import Task
 from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.faults import Faults
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import Orientation
 from lauepilot.simulator.twin import Twin
@@ -129,6 +131,14 @@ def prepare(
     return Setup(world, players[agent](), agent, target, faults, number, world.reachable())
 
 
+def warm_up(setup: Setup) -> None:
+    """Look at a frame of another, perfect Twin, so that kernels are compiled before the clock runs."""
+    task = setup.task
+    other = Twin(task.crystal, task.instrument, rng=np.random.default_rng(0), faults=Faults.none())
+    frame = other.expose(0.05 * task.exposure_s)
+    setup.world.observer.observe(frame, axes=other.positions, clock_s=0.0, dose_s=0.0, n_exposures=1)
+
+
 def _new_seed() -> int:
     return int(np.random.SeedSequence().generate_state(1)[0])
 
@@ -149,8 +159,10 @@ def run_align(
     if not np.isfinite(speed):
         raise UserError(f"--speed must be a finite number; {speed} came.")
     final = run_folder(out, crystal if "/" not in crystal else Path(crystal).stem)
-    setup = prepare(crystal, instrument, target, seed, agent, faults)
     screen = None if as_json else console()
+    with screen.status("getting ready (after an install some 30 s, to compile)") if screen is not None else nullcontext():
+        setup = prepare(crystal, instrument, target, seed, agent, faults)
+        warm_up(setup)
     if screen is not None:
         screen.print(
             f"[bold]{setup.task.crystal.name}[/] on [bold]{setup.task.instrument.name}[/] (simulated), target {target}, "
@@ -197,9 +209,10 @@ def play(setup: Setup, folder: Path, speed: float, screen: Console | None) -> En
             main = threading.current_thread() is threading.main_thread()
             engine = stack.enter_context(run_engine(*consumers, in_main_thread=main))
             if screen is not None:
-                engine.waiting_hook = stack.enter_context(Bars(screen))
+                engine.waiting_hook = stack.enter_context(Bars(screen))  # type: ignore[assignment]
             try:
-                result = engine(plan).plan_result
+                finished = engine(plan)
+                result = finished.plan_result if isinstance(finished, RunEngineResult) else None
             except RunEngineInterrupted:
                 aborted = True
                 engine.abort("interrupted by Ctrl-C")  # type: ignore[no-untyped-call]
@@ -304,8 +317,9 @@ def summarise(setup: Setup, ended: Ended, files: Mapping[str, Any]) -> dict[str,
         "clock_s": world.twin.clock_s,
         "dose_s": world.twin.dose_s,
         "wall_s": round(ended.wall_s, 3),
-        "n_exposures": sum(step["decision"] == "Expose" for step in steps),
-        "n_moves": sum(step["decision"] == "Move" for step in steps),
+        "n_exposures": len(files["frames"]),
+        # What was decided before a failure or an abort stands in the documents.
+        "n_moves": None if result is None else sum(step["decision"] == "Move" for step in steps),
         "steps": steps,
         "U": None if orientation is None else orientation.u,
         "UB": None if orientation is None else orientation.ub,
@@ -361,8 +375,9 @@ def show_end(screen: Console, setup: Setup, ended: Ended, summary: Mapping[str, 
         + ("" if said is None else f", the orientation stated is off by {said:.4f} deg"),
         style="" if truth["within_tolerance"] or ended.outcome != "declared" else "bold red",
     )
+    moves = "" if summary["n_moves"] is None else f", {summary['n_moves']} moves"
     screen.print(
-        f"{summary['n_exposures']} exposures, {summary['n_moves']} moves: {summary['clock_s']:.0f} s on the instrument's "
+        f"{summary['n_exposures']} exposures{moves}: {summary['clock_s']:.0f} s on the instrument's "
         f"clock, {summary['dose_s']:.0f} s of them in the beam; {ended.wall_s:.1f} s here"
     )
     screen.print(f"written: {summary['folder']}/", soft_wrap=True)

@@ -216,17 +216,18 @@ def bench(
     json_output: JsonOption = False,
 ) -> int:
     """Repeat our figures on this machine, with goals and peers beside them."""
-    known = ("simulator", "indexing", "align")
-    if what not in known:
-        raise UserError(f"There is no benchmark {what!r}. Known: {', '.join(known)}.")
-    from lauepilot.bench import run
+    from lauepilot.bench import WHATS, figures_table, run
+
+    if what not in WHATS:
+        raise UserError(f"There is no benchmark {what!r}. Known: {', '.join(WHATS)}.")
+    if json_output:
+        print_json(run(what, quick, lambda text: typer.echo(text, err=True)))
+        return Exit.DONE
     from lauepilot.cli.tables import console, show_bench
 
     screen = console()
-    if json_output:
-        print_json(run(what, quick, lambda text: typer.echo(text, err=True)))
-    else:
-        show_bench(screen, run(what, quick, lambda text: screen.print(text, style="dim")))
+    result = run(what, quick, lambda text: screen.print(text, style="dim"))
+    show_bench(screen, result, figures_table(result))
     return Exit.DONE
 
 

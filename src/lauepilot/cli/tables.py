@@ -27,28 +27,38 @@ def matrix_lines(name: str, matrix: Any, digits: int = 6) -> list[str]:
     return [head + "  ".join(f"{v: .{digits}f}" for v in row) for head, row in zip(heads, rows, strict=True)]
 
 
-def show_bench(out: Console, result: dict[str, Any]) -> None:
-    """Figures of a benchmark with goal and peer beside them."""
-    title = f"lauepilot bench {result.get('bench', '')} (version {result.get('version', '?')})"
-    table = Table(title=title, title_justify="left")
-    for head in ("figure", "here", "95 %", "unit", "n", "goal", "peer"):
+def show_bench(out: Console, result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Figures of a benchmark, with goal and peer beside them.
+
+    Parameters
+    ----------
+    out
+        Where to print.
+    result
+        What `lauepilot.bench.run` returned.
+    rows
+        Its figures with their goals, from `lauepilot.bench.figures_table`.
+    """
+    table = Table(title=f"lauepilot bench {result['bench']} (version {result['version']})", title_justify="left")
+    for head in ("figure", "here", "95 %", "unit", "n", "goal", "", "peer"):
         table.add_column(head, justify="left" if head in {"figure", "unit", "peer"} else "right")
-    for figure in result.get("figures", []):
-        peer, ci = figure.get("peer"), figure.get("ci95")
+    for row in rows:
+        peer, ci = row.get("peer"), row.get("ci95")
+        met = row.get("met")
         table.add_row(
-            str(figure["name"]),
-            _number(figure["value"]),
-            "" if not ci else f"{_number(ci[0])} .. {_number(ci[1])}",
-            str(figure.get("unit", "")),
-            str(figure.get("n", "")),
-            _number(figure.get("goal")),
-            "" if not peer else f"{peer.get('name', '')}: {_number(peer.get('value'))}",
+            str(row["name"]),
+            _number(row["value"]),
+            f"{_number(ci[0])} .. {_number(ci[1])}" if ci else "",
+            str(row.get("unit", "")),
+            str(row.get("n", "")),
+            _number(row.get("goal")),
+            "" if met is None else "[green]met[/]" if met else "[red]missed[/]",
+            f"{peer['name']}: {_number(peer['value'])}" if peer else "",
         )
     out.print(table)
-    machine = result.get("machine")
-    if machine:
-        text = ", ".join(f"{k} {v}" for k, v in machine.items()) if isinstance(machine, dict) else str(machine)
-        out.print(f"on {text}; {_number(result.get('seconds'))} s", style="dim")
+    about = result.get("machine")
+    text = ", ".join(f"{k} {v}" for k, v in about.items()) if isinstance(about, dict) else str(about)
+    out.print(f"{text}; {_number(result.get('seconds'))} s in all", style="dim", soft_wrap=True)
 
 
 def _number(value: Any) -> str:
