@@ -13,12 +13,10 @@ import numpy as np
 
 from lauepilot.agents.baselines import Oracle, Random
 from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.envs.align import align_task, shared_observer
 from lauepilot.envs.play import Agent, EpisodeResult, build_loop, play
 from lauepilot.envs.world import World
-from lauepilot.perception.task import Task
-from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults
-from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.target import Target
 
 #: Players by name; each is made with the world and a generator.
@@ -158,8 +156,9 @@ def _some(
     make: Callable[[World, np.random.Generator], Agent] | None,
     games: range,
 ) -> list[EpisodeResult]:
-    task = Task.usual(load_crystal(crystal), load_instrument(instrument), target, tolerance_deg=tolerance_deg)
-    loop = build_loop(task, FAULTS[faults](), np.random.default_rng(seed))
+    task = align_task(crystal, instrument, target, tolerance_deg, 50)
+    eyes = shared_observer(task.crystal, task.instrument)
+    loop = build_loop(task, FAULTS[faults](), np.random.default_rng(seed), eyes)
     world = loop.world
     if not isinstance(world, World):
         raise TypeError("build_loop made a loop without a World.")

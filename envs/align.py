@@ -62,8 +62,8 @@ def _instrument(name: str) -> Instrument:
 
 
 @lru_cache(maxsize=8)
-def _observer(crystal: Crystal, instrument: Instrument, image: bool) -> Observer:
-    """Indexers take seconds to make, and hold nothing of an episode."""
+def shared_observer(crystal: Crystal, instrument: Instrument, image: bool = False) -> Observer:
+    """One observer for each crystal and instrument object: indexers take seconds to make, and hold nothing of an episode."""
     return Observer(crystal, instrument, image_shape=(IMAGE, IMAGE) if image else None)
 
 
@@ -168,7 +168,7 @@ class LaueAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
         self.coder = Coder(self.task, observation)
         self.action_space: spaces.Space[Any] = self.coder.action_space()
         self.observation_space: spaces.Space[Any] = self.coder.observation_space()
-        eyes = _observer(self.task.crystal, self.task.instrument, observation == "image")
+        eyes = shared_observer(self.task.crystal, self.task.instrument, observation == "image")
         # The generator is replaced at the first reset; until then nothing is drawn that anybody sees.
         self.loop: Loop = build_loop(self.task, named_faults(faults), np.random.default_rng(0), eyes)
 

@@ -17,8 +17,11 @@ from lauepilot.agents.bookkeeping import (
     travel_covariance,
 )
 from lauepilot.agents.index_and_move import IndexAndMove
-from lauepilot.envs.align import LaueAlignEnv
+from lauepilot.envs.align import LaueAlignEnv, shared_observer
 from lauepilot.envs.play import Agent, play
+from lauepilot.hardware.devices import connect
+from lauepilot.hardware.engine import run_engine
+from lauepilot.hardware.plans import align_crystal
 from lauepilot.hardware.protocols import Agent as PlansAgent
 from lauepilot.hardware.protocols import Task as PlansTask
 from lauepilot.perception.observation import (
@@ -37,6 +40,7 @@ from lauepilot.simulator.goniometer import Axis, Goniometer
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import Orientation
 from lauepilot.simulator.target import Alignment, Target
+from lauepilot.simulator.twin import Twin
 
 SI, LAB = load_crystal("si"), load_instrument("lab")
 TASK = Task.usual(SI, LAB)
@@ -323,3 +327,36 @@ def test_unknown_names_say_what_there_is():
         play_many("nobody", "si")
     with pytest.raises(ValueError, match="harsh"):
         play_many("oracle", "si", faults="awful")
+
+
+def test_environment_and_plan_are_one_loop():
+    """The same crystal, faults and photons: in the environment's loop and in the Bluesky plan the agent does the same."""
+    seed = 8
+    env = LaueAlignEnv()
+    played = play(env, IndexAndMove(), np.random.default_rng(seed))
+    task = env.task
+    twin = Twin(task.crystal, task.instrument, rng=np.random.default_rng(0))
+    twin.reset(np.random.default_rng(seed))
+    camera, goniometer = connect(twin)
+    eyes = shared_observer(task.crystal, task.instrument)
+    with run_engine() as engine:
+        plan = align_crystal(
+            camera, goniometer, IndexAndMove(), task.target, observer=eyes, crystal=task.crystal
+        )
+        result = engine(plan).plan_result
+    assert result.outcome == "declared"
+    assert [type(s.decision) for s in result.steps] == [type(d) for d in played.decisions]
+    for step, decision in zip(result.steps, played.decisions, strict=True):
+        if isinstance(decision, Move):
+            assert step.decision.axes == pytest.approx(decision.axes)
+        if isinstance(decision, Expose):
+            assert step.decision.seconds == pytest.approx(decision.seconds)
+    assert result.clock_s == pytest.approx(played.seconds)
+
+
+@pytest.mark.slow
+def test_processes_share_the_games():
+    """The same games, whoever plays them."""
+    alone = play_many("oracle", "si", games=4, seed=2)
+    shared = play_many("oracle", "si", games=4, seed=2, processes=2)
+    assert [e.seconds for e in alone.episodes] == [e.seconds for e in shared.episodes]

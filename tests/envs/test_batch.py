@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 
 from lauepilot.agents.vecenv import LaueAlignVecEnv
-from lauepilot.envs.align import _observer, align_task
+from lauepilot.envs.align import align_task, shared_observer
 from lauepilot.envs.batch import BatchAlign
 from lauepilot.envs.batch_frames import expose
 from lauepilot.envs.batch_state import move
@@ -39,7 +39,7 @@ def task():
 
 def test_spots_are_those_of_the_observer(task):
     """The same crystals on a perfect instrument: as many spots, as bright, in the same places."""
-    eyes = _observer(task.crystal, task.instrument, False)
+    eyes = shared_observer(task.crystal, task.instrument)
     twin = Twin(task.crystal, task.instrument, rng=np.random.default_rng(0), faults=Faults.none())
     coder = Coder(task)
     batch = BatchAlign(1, task, Faults.none())
@@ -78,7 +78,7 @@ def test_spots_are_those_of_the_observer(task):
 
 def test_image_has_the_photons_of_a_frame(task):
     """Brightness of 84 x 84 images: batch against rebinned frames of the Twin."""
-    eyes = _observer(task.crystal, task.instrument, True)
+    eyes = shared_observer(task.crystal, task.instrument, True)
     twin = Twin(task.crystal, task.instrument, rng=np.random.default_rng(0), faults=Faults.none())
     coder = Coder(task, "image")
     batch = BatchAlign(1, task, Faults.none(), "image")
