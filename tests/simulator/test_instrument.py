@@ -20,9 +20,19 @@ LAB = """
 name: mine
 title: Mine
 exposure_s: 10
-beam: {radiation: xray, spectrum: {kind: tungsten_tube, kv: 35, current_ma: 10, distance_mm: 500, filtration_mm: {Be: 0.5}}, size_mm: [0.5, 0.5]}
+beam:
+  radiation: xray
+  spectrum: {kind: tungsten_tube, kv: 35, current_ma: 10, distance_mm: 500, filtration_mm: {Be: 0.5}}
+  size_mm: [0.5, 0.5]
 detectors:
-  - {kind: flat, shape: [100, 120], pixel_mm: [1, 1], distance_mm: 40, centre_px: [59.5, 49.5], normal: [0, 0, -1], col_direction: [1, 0, 0], row_direction: [0, -1, 0]}
+  - kind: flat
+    shape: [100, 120]
+    pixel_mm: [1, 1]
+    distance_mm: 40
+    centre_px: [59.5, 49.5]
+    normal: [0, 0, -1]
+    col_direction: [1, 0, 0]
+    row_direction: [0, -1, 0]
 goniometer:
   - {name: phi, direction: [0, 1, 0], limits: [-90, 90], speed: 5}
 """

@@ -11,7 +11,7 @@ import numpy as np
 from lauepilot.bench import lauetools
 from lauepilot.bench.figures import Figure, Peer, median, quantile_interval, share
 from lauepilot.bench.lists import Spoiling, spoiled
-from lauepilot.bench.timing import CLOCK, one_core, seconds_of
+from lauepilot.bench.timing import CLOCK, one_core, timed
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError, IndexResult
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray, random_rotation
@@ -87,10 +87,9 @@ def trials(indexer: Indexer, missing: int, n: int) -> list[Trial]:
     out = []
     for k in range(n + 1):
         u, spots = draw(indexer, missing, rng)
-        box: list[IndexResult | None] = []
-        seconds = seconds_of(lambda s=spots, b=box: b.append(_answer(indexer, s)))  # type: ignore[misc]
+        result, seconds = timed(_answer, indexer, spots)
         if k > 0:  # the first only warms the caches
-            out.append(_trial(indexer, u, box[0], seconds))
+            out.append(_trial(indexer, u, result, seconds))
     return out
 
 
@@ -208,22 +207,17 @@ def beside_lauetools(peer: lauetools.LaueTools, missing: int, n: int) -> dict[st
     theirs, ours, their_s, our_s = [], [], [], []
     for _ in range(n):
         u, spots = draw(indexer, missing, rng)
-        box: list[FloatArray | None] = []
-        answer: list[IndexResult | None] = []
-        their_s.append(
-            seconds_of(
-                lambda s=spots, b=box: b.append(  # type: ignore[misc]
-                    peer.index(indexer.crystal, indexer.instrument.detector, s, PEER_BAND_KEV[1])
-                )
-            )
+        found, seconds = timed(
+            peer.index, indexer.crystal, indexer.instrument.detector, spots, PEER_BAND_KEV[1]
         )
-        our_s.append(seconds_of(lambda s=spots, b=answer: b.append(_answer(indexer, s))))  # type: ignore[misc]
-        found = box[0]
+        their_s.append(seconds)
+        answer, seconds = timed(_answer, indexer, spots)
+        our_s.append(seconds)
         theirs.append(
             found is not None
             and bool(misorientation(found, u, indexer.crystal.symmetry) < np.deg2rad(TOLERANCE_DEG))
         )
-        ours.append(_trial(indexer, u, answer[0], 0.0).right)
+        ours.append(_trial(indexer, u, answer, 0.0).right)
     return {
         "name": peer.name,
         "function": "indexingAnglesLUT.getOrientMatrices, 10 central spots of the 60 brightest, one process",

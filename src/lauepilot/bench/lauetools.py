@@ -31,9 +31,9 @@ EXTINCTIONS = {"si": "dia", "ge": "dia", "cu": "fcc", "ni": "fcc", "nacl": "fcc"
 
 
 def bm32_band(low_kev: float, high_kev: float) -> Instrument:
-    """The shipped ``bm32`` with another energy band: LaueTools knows a band, not a spectrum."""
+    """The shipped ``bm32`` with another energy band, sharply cut: LaueTools knows a band, not a spectrum."""
     instrument = load_instrument("bm32")
-    spectrum = {**instrument.beam.spectrum, "energy_range_kev": [low_kev, high_kev]}
+    spectrum = {**instrument.beam.spectrum, "energy_range_kev": [low_kev, high_kev], "cut_width_kev": 0.0}
     return replace(instrument, beam=replace(instrument.beam, spectrum=spectrum))
 
 

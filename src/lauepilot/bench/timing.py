@@ -7,11 +7,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
 import scipy
+
+Result = TypeVar("Result")
 
 #: How times are taken, for the settings of figures.
 CLOCK = "processor time of this process, all its threads added"
@@ -28,14 +30,14 @@ def one_core() -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Processor seconds of a call.
+def timed(work: Callable[..., Result], *arguments: Any, **named: Any) -> tuple[Result, float]:
+    """What a call gives, and its processor seconds.
 
     Threads are added up and what others do on the machine is not, so that it is the wall time of an idle core.
     """
     start = time.process_time()
-    work()
-    return time.process_time() - start
+    result = work(*arguments, **named)
+    return result, time.process_time() - start
 
 
 def machine() -> dict[str, Any]:
