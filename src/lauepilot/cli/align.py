@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -242,7 +243,10 @@ def write_records(setup: Setup, ended: Ended, folder: Path) -> dict[str, Any]:
     files: dict[str, Any] = {"frames": [f"frames/{frame.name}" for frame in frames]}
     for name, frame in {"first": frames[0], "last": frames[-1]}.items() if frames else ():
         try:
-            _picture(setup, frame, folder / f"{name}_pattern.png", name)
+            if name == "last" and len(frames) == 1:
+                shutil.copyfile(folder / "first_pattern.png", folder / "last_pattern.png")
+            else:
+                _picture(setup, frame, folder / f"{name}_pattern.png", name if len(frames) > 1 else "only")
         except Exception as error:  # a picture that cannot be drawn must not take the record of the run with it
             files[f"{name}_pattern_problem"] = f"{type(error).__name__}: {error}"
             (folder / f"{name}_pattern.png").unlink(missing_ok=True)

@@ -21,13 +21,10 @@ from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
-from lauepilot.simulator.laue import RayTable, cached_table
+from lauepilot.simulator.laue import RayTable
 
 #: Below this the answer is "I do not know".
 SURE = 0.95
-
-#: Rays that may show, relative to the brightest.
-COMPLETE = 1e-4
 
 #: How far (relative standard deviation) a cell's shape may be from its CIF: where it is refined on request, and in any
 #: case where the detector's pose is exact: real crystals are strained by some 1e-4, which the orientation would take up.
@@ -87,7 +84,7 @@ class Indexed:
     geometry_refined
         Whether the detector's pose was free.
     table
-        Rays down to the faintest that may show.
+        The indexer's rays.
     """
 
     crystal: Crystal
@@ -175,9 +172,8 @@ def index_spots(
         result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
     else:
         result = indexer.index(spots, cell_sigma=cell_sigma, complete=True)
-    table = cached_table(indexer.crystal, indexer.instrument, COMPLETE)
     refined = not indexer.prior.known
-    return Indexed(indexer.crystal, indexer.instrument, spots, result, frame, source, refined, table)
+    return Indexed(indexer.crystal, indexer.instrument, spots, result, frame, source, refined, indexer.table)
 
 
 @dataclass(frozen=True, eq=False)

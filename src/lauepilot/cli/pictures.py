@@ -85,7 +85,7 @@ def draw_pattern(
         axes.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.055), ncols=3, frameon=False, fontsize=9)
     figure.text(0.5, 1 - 0.28 / full_height, title, ha="center", va="center", fontsize=12, weight="bold")
     figure.text(0.5, 1 - 0.55 / full_height, note, ha="center", va="center", fontsize=9, color="#444444")
-    figure.savefig(path, format="png", metadata={"Software": "lauepilot"})
+    figure.savefig(path, format="png", metadata={"Software": "lauepilot"}, pil_kwargs={"compress_level": 4})
 
 
 def _points(pixels: ArrayLike | None) -> FloatArray:

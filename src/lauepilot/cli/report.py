@@ -107,21 +107,20 @@ def cell_of(b: FloatArray) -> FloatArray:
 
 
 def prediction(indexed: Indexed, missing: int = 40) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Pixels (m, 2) and indices (m, 3) of predicted spots, brightest first: those found, and the brightest others."""
-    fit = indexed.result.refinement
+    """Pixels (m, 2) and indices (m, 3) of predicted spots: those found, brightest first, then the brightest others.
+
+    Others are listed down to what the faintest quarter of the found ones has: the rest may well lie below the background.
+    """
+    fit, found = indexed.result.refinement, spot_table(indexed)
     if fit is None:
-        return np.zeros((0, 2)), np.zeros((0, 3), np.int64)
-    table = spot_table(indexed)
+        return found.predicted, found.hkl
     spots = predict_spots(indexed.table, fit.u, fit.detector)
     pixels = predict_pixels(fit.u, directions(indexed, fit)[spots.ray], fit.detector)
-    order = np.argsort(-spots.rate_per_s)
-    nearest = np.linalg.norm(pixels[order][:, None] - table.predicted[None], axis=-1).min(axis=1, initial=np.inf)
-    found = nearest < 0.5
-    # Not fainter than most of what was found: the rest may well lie below the background.
-    floor = np.quantile(spots.rate_per_s[order][found], 0.25) if found.any() else 0.0
-    others = np.flatnonzero(~found & (spots.rate_per_s[order] > floor))[:missing]
-    keep = order[np.sort(np.concatenate([np.flatnonzero(found), others]))]
-    return pixels[keep], spots.hkl[keep]
+    seen = np.linalg.norm(pixels[:, None] - found.predicted[None], axis=-1).min(axis=1, initial=np.inf) < 0.5
+    floor = np.quantile(spots.rate_per_s[seen], 0.25) if seen.any() else 0.0
+    others = np.flatnonzero(~seen & (spots.rate_per_s > floor))
+    others = others[np.argsort(-spots.rate_per_s[others])][:missing]
+    return np.concatenate([found.predicted, pixels[others]]), np.concatenate([found.hkl, spots.hkl[others]])
 
 
 def draw(indexed: Indexed, path: Path, title: str = "") -> None:
