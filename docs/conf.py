@@ -33,6 +33,7 @@ apidoc_modules = [
         "separate_modules": True,
         "module_first": True,
         "automodule_options": {"members", "show-inheritance"},
+        "include_private": True,  # for lauepilot.__main__; private names are left out again below
     }
 ]
 # A name is documented where it is written, not again where __init__ hands it on.
@@ -62,5 +63,11 @@ def _keep_bars(app: Sphinx, what: str, name: str, obj: object, options: object, 
         )
 
 
+def _skip_private(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """Leave out names with an underscore in front; None leaves the choice to autodoc."""
+    return True if name.startswith("_") else None
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", _skip_private)
     app.connect("autodoc-process-docstring", _keep_bars)
