@@ -229,5 +229,5 @@ def hkl_text(indices: ArrayLike) -> str:
     """
     values = [int(i) for i in np.asarray(indices)]
     parts = [rf"\bar{{{-i}}}" if -10 < i < 0 else rf"\overline{{{-i}}}" if i < 0 else str(i) for i in values]
-    gap = r"\," if max(abs(i) for i in values) > 9 else ""
+    gap = r"\;" if max(abs(i) for i in values) > 9 else ""
     return f"${gap.join(parts)}$"
