@@ -79,19 +79,20 @@ class LaueTools:
         band_kev: tuple[float, float],
         *,
         harmonics: bool,
+        corners: bool = False,
     ) -> Any:
         """`lauecore.SimulateLaue_full_np` as a call without arguments, ready to be timed.
 
         It gives 2theta, chi, indices, columns, rows and energies. With ``harmonics`` it lists each of them; without, it
-        keeps one of a spot's, which costs it more time.
+        keeps one of a spot's, which costs it more time. Its camera is a disk as wide as the frame, or, with ``corners``, one
+        that holds all of it, which costs more time too.
         """
         g = LaueToolsGeometry.from_detector(detector)
         pose = [g.distance_mm, g.xcen_px, g.ycen_px, g.xbet_deg, g.xgam_deg]
         grain = [None, None, FROM_LAUETOOLS.T @ u_lab, crystal.name]
         simulate = self._modules["lauecore"].SimulateLaue_full_np
         materials = self.materials(crystal)
-        # Their camera is a disk: one that holds the frame's corners.
-        diameter = g.pixel_mm * float(np.hypot(*detector.shape)) * 1.2
+        diameter = g.pixel_mm * float(np.hypot(*detector.shape)) * 1.2 if corners else None
 
         def call() -> Any:
             return simulate(
@@ -116,9 +117,10 @@ class LaueTools:
         *,
         harmonics: bool,
     ) -> PeerPattern:
-        """The simulated pattern in our terms."""
+        """The simulated pattern in our terms, the frame's corners included."""
         with quiet():
-            result = self.simulation(crystal, detector, u_lab, band_kev, harmonics=harmonics)()
+            call = self.simulation(crystal, detector, u_lab, band_kev, harmonics=harmonics, corners=True)
+            result = call()
         _, _, hkl, col, row, energy = result
         return PeerPattern(
             np.stack([col, row], axis=1), np.asarray(hkl, dtype=np.int64), np.asarray(energy, dtype=float)
