@@ -44,9 +44,9 @@ def test_aligns_and_leaves_the_folder(lauepilot):
     assert summary["n_exposures"] == len(summary["files"]["frames"]) >= 1
     assert summary["versions"]["lauepilot"]
     # one line a step
-    assert sum(line.split()[:1] == [str(s["step"])] for s in summary["steps"] for line in result.stdout.splitlines()) >= len(
-        summary["steps"]
-    )
+    assert sum(
+        line.split()[:1] == [str(s["step"])] for s in summary["steps"] for line in result.stdout.splitlines()
+    ) >= len(summary["steps"])
     ub = read_json("run/ub.json")
     u, truth = np.array(ub["U"]), np.array(summary["truth"]["U"])
     assert np.rad2deg(misorientation(u, truth, load_crystal("si").symmetry)) < 0.1
@@ -117,7 +117,9 @@ def test_out_of_reach_is_an_honest_end(lauepilot_json):
         world.reset(np.random.default_rng(seed))
         if not world.reachable():
             break
-    found, code = lauepilot_json("align", "--crystal", "kyanite", "--seed", seed, "--target", target, "--speed", 0)
+    found, code = lauepilot_json(
+        "align", "--crystal", "kyanite", "--seed", seed, "--target", target, "--speed", 0
+    )
     assert found["truth"]["reachable"] is False
     assert (found["outcome"], code) == ("gave_up", 3)
     for word in ("cannot be reached", "limit", "nearest reachable"):

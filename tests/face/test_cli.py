@@ -26,7 +26,9 @@ def test_help_is_fast_and_tells_the_exit_codes(tmp_path):
         "    print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert time.monotonic() - began < 10.0
     assert "HEAVY []" in done.stdout
     assert "Exit codes" in done.stdout

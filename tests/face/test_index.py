@@ -40,7 +40,9 @@ def off_deg(u, other, crystal):
     ],
 )
 def test_real_lists_give_the_accepted_orientations(lauepilot_json, shared_data, name, fit, crystal):
-    found, code = lauepilot_json("index", shared_data / "laue" / name, "--crystal", crystal, "--instrument", "bm32")
+    found, code = lauepilot_json(
+        "index", shared_data / "laue" / name, "--crystal", crystal, "--instrument", "bm32"
+    )
     accepted = read_fit(shared_data / "laue" / fit)
     assert code == 0
     assert set(found) >= KEYS
@@ -64,7 +66,9 @@ def test_real_lists_give_the_accepted_orientations(lauepilot_json, shared_data, 
 
 
 def test_raw_image_gives_orientation_and_geometry(lauepilot_json, shared_data):
-    found, code = lauepilot_json("index", shared_data / "laue" / "ge.jp2", "--crystal", "ge", "--instrument", "bm32")
+    found, code = lauepilot_json(
+        "index", shared_data / "laue" / "ge.jp2", "--crystal", "ge", "--instrument", "bm32"
+    )
     assert code == 0
     assert found["geometry"]["refined"] is True
     assert found["residual_px"] < 0.25
@@ -80,7 +84,9 @@ def test_raw_image_gives_orientation_and_geometry(lauepilot_json, shared_data):
 
 def test_json_can_be_projected_without_us(lauepilot_json, shared_data):
     """UB, hkl and geometry alone put the spots where they are said to be: plain Laue geometry, nothing of ours."""
-    found, _ = lauepilot_json("index", shared_data / "laue" / "ge.jp2", "--crystal", "ge", "--instrument", "bm32")
+    found, _ = lauepilot_json(
+        "index", shared_data / "laue" / "ge.jp2", "--crystal", "ge", "--instrument", "bm32"
+    )
     ub, geometry = np.array(found["UB"]), found["geometry"]
     hkl = np.array([spot["hkl"] for spot in found["spots"]])
     q = hkl @ ub.T
@@ -89,7 +95,9 @@ def test_json_can_be_projected_without_us(lauepilot_json, shared_data):
     normal, col, row = (np.array(geometry[k]) for k in ("normal", "col_direction", "row_direction"))
     on_plane = k_out * (geometry["distance_mm"] / (k_out @ normal))[:, None]
     pixel = np.stack([on_plane @ col, on_plane @ row], axis=1) / geometry["pixel_mm"] + geometry["centre_px"]
-    assert pixel == pytest.approx(np.array([[s["predicted_col"], s["predicted_row"]] for s in found["spots"]]), abs=1e-3)
+    assert pixel == pytest.approx(
+        np.array([[s["predicted_col"], s["predicted_row"]] for s in found["spots"]]), abs=1e-3
+    )
     distance = np.linalg.norm(pixel - [[s["col"], s["row"]] for s in found["spots"]], axis=1)
     assert distance == pytest.approx(np.array([s["residual_px"] for s in found["spots"]]), abs=2e-3)
     assert distance.mean() == pytest.approx(found["residual_px"], abs=1e-3)

@@ -91,9 +91,7 @@ class Ended:
     wall_s: float
 
 
-def prepare(
-    crystal: str, instrument: str, target: str, seed: int | None, agent: str, faults: str
-) -> Setup:
+def prepare(crystal: str, instrument: str, target: str, seed: int | None, agent: str, faults: str) -> Setup:
     """Crystal, instrument, Twin and agent; without a seed, one is drawn from which the target can be reached.
 
     Raises
@@ -161,7 +159,11 @@ def run_align(
         raise UserError(f"--speed must be a finite number; {speed} came.")
     final = run_folder(out, crystal if "/" not in crystal else Path(crystal).stem)
     screen = None if as_json else console()
-    with screen.status("getting ready (after an install some 30 s, to compile)") if screen is not None else nullcontext():
+    with (
+        screen.status("getting ready (after an install some 30 s, to compile)")
+        if screen is not None
+        else nullcontext()
+    ):
         setup = prepare(crystal, instrument, target, seed, agent, faults)
         warm_up(setup)
     if screen is not None:
@@ -182,13 +184,21 @@ def run_align(
         print_json(summary)
     elif screen is not None:
         show_end(screen, setup, ended, summary)
-    codes = {"declared": Exit.DONE, "gave_up": Exit.GAVE_UP, "refused": Exit.INSTRUMENT, "aborted": Exit.INTERRUPTED}
+    codes = {
+        "declared": Exit.DONE,
+        "gave_up": Exit.GAVE_UP,
+        "refused": Exit.INSTRUMENT,
+        "aborted": Exit.INTERRUPTED,
+    }
     return codes[ended.outcome]
 
 
 def play(setup: Setup, folder: Path, speed: float, screen: Console | None) -> Ended:
     """Run the plan; whatever happens, the records of the run are in ``folder`` afterwards."""
-    for name in ("bluesky", "lauepilot.hardware"):  # what goes wrong is told once, in one line, and is in the records
+    for name in (
+        "bluesky",
+        "lauepilot.hardware",
+    ):  # what goes wrong is told once, in one line, and is in the records
         logging.getLogger(name).addHandler(logging.NullHandler())
     world, task = setup.world, setup.task
     camera, goniometer = connect(world.twin, realtime_factor=speed)
@@ -247,7 +257,9 @@ def write_records(setup: Setup, ended: Ended, folder: Path) -> dict[str, Any]:
                 shutil.copyfile(folder / "first_pattern.png", folder / "last_pattern.png")
             else:
                 _picture(setup, frame, folder / f"{name}_pattern.png", name if len(frames) > 1 else "only")
-        except Exception as error:  # a picture that cannot be drawn must not take the record of the run with it
+        except (
+            Exception
+        ) as error:  # a picture that cannot be drawn must not take the record of the run with it
             files[f"{name}_pattern_problem"] = f"{type(error).__name__}: {error}"
             (folder / f"{name}_pattern.png").unlink(missing_ok=True)
         else:
@@ -270,10 +282,17 @@ def _picture(setup: Setup, frame_file: Path, path: Path, which: str) -> None:
     spots = find_spots(frame, task.instrument.detector)
     title = f"{task.crystal.name} on {task.instrument.name}: the {which} pattern ({frame.live_time_s:.3g} s)"
     try:
-        draw(index_spots(spots, setup.world.observer.indexer, frame=frame, source=frame_file.name), path, title)
+        draw(
+            index_spots(spots, setup.world.observer.indexer, frame=frame, source=frame_file.name), path, title
+        )
     except IndexingError as error:
         draw_pattern(
-            path, task.instrument.detector, title=title, note=str(error), counts=frame.counts, found=spots.pixels
+            path,
+            task.instrument.detector,
+            title=title,
+            note=str(error),
+            counts=frame.counts,
+            found=spots.pixels,
         )
 
 

@@ -37,11 +37,19 @@ TARGET_HELP = (
     "a comma fixes the turn about the first. Directions: beam, -beam, up, down, left, right, or three numbers."
 )
 
-CrystalOption = Annotated[str, typer.Option(help="Name in the zoo (see 'lauepilot crystals') or path of a CIF.")]
-InstrumentOption = Annotated[str, typer.Option(help="Shipped name (see 'lauepilot instruments') or path of a YAML file.")]
+CrystalOption = Annotated[
+    str, typer.Option(help="Name in the zoo (see 'lauepilot crystals') or path of a CIF.")
+]
+InstrumentOption = Annotated[
+    str, typer.Option(help="Shipped name (see 'lauepilot instruments') or path of a YAML file.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers; a new one by default.")]
-FaultsOption = Annotated[str, typer.Option(help="How far the instrument strays from its drawing: none, default, harsh.")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Seed of all random numbers; a new one by default.")
+]
+FaultsOption = Annotated[
+    str, typer.Option(help="How far the instrument strays from its drawing: none, default, harsh.")
+]
 
 
 def main() -> None:
@@ -80,10 +88,16 @@ def align(
     instrument: InstrumentOption = "lab",
     target: Annotated[str, typer.Option(help=TARGET_HELP)] = "[0 0 1] beam",
     seed: SeedOption = None,
-    agent: Annotated[str, typer.Option(help="Who decides: index-and-move, oracle, random.")] = "index-and-move",
+    agent: Annotated[
+        str, typer.Option(help="Who decides: index-and-move, oracle, random.")
+    ] = "index-and-move",
     faults: FaultsOption = "default",
-    speed: Annotated[float, typer.Option(min=0.0, help="How many times faster than reality; 0 is at once.")] = 10.0,
-    out: Annotated[Path | None, typer.Option(help="New folder for the records; lauepilot-runs/... by default.")] = None,
+    speed: Annotated[
+        float, typer.Option(min=0.0, help="How many times faster than reality; 0 is at once.")
+    ] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the records; lauepilot-runs/... by default.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> int:
     """Align a crystal that a simulated instrument holds at a random orientation.
@@ -102,23 +116,29 @@ def align(
 @app.command(epilog=EXIT_HELP)
 @guarded
 def index(
-    frame: Annotated[Path, typer.Argument(help="Detector image, HDF5/NeXus, .npy, or LaueTools list (.dat .cor .fit).")],
+    frame: Annotated[
+        Path, typer.Argument(help="Detector image, HDF5/NeXus, .npy, or LaueTools list (.dat .cor .fit).")
+    ],
     crystal: CrystalOption,
     instrument: InstrumentOption,
     refine_geometry: Annotated[
-        bool, typer.Option("--refine-geometry", help="Refine the detector's pose even where the file gives it.")
+        bool,
+        typer.Option("--refine-geometry", help="Refine the detector's pose even where the file gives it."),
     ] = False,
     refine_cell: Annotated[
         bool, typer.Option("--refine-cell", help="Refine the cell's shape (its scale cannot be seen).")
     ] = False,
     geometry: Annotated[
-        Path | None, typer.Option(help="File with the geometry to believe: LaueTools .det .cor .fit, own .h5.")
+        Path | None,
+        typer.Option(help="File with the geometry to believe: LaueTools .det .cor .fit, own .h5."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Path of the image inside an HDF5 file.")] = None,
     number: Annotated[int, typer.Option(min=0, help="Which frame of a stack.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="New folder for UB, tables and picture; lauepilot-runs/... by default, none with --json."),
+        typer.Option(
+            help="New folder for UB, tables and picture; lauepilot-runs/... by default, none with --json."
+        ),
     ] = None,
     json_output: JsonOption = False,
 ) -> int:
@@ -157,15 +177,21 @@ def simulate(
     instrument: InstrumentOption = "lab",
     orientation: Annotated[
         str | None,
-        typer.Option(help="euler:P1,P,P2 or rotvec:X,Y,Z in degrees, a 3 x 3 JSON matrix, or a JSON file with U."),
+        typer.Option(
+            help="euler:P1,P,P2 or rotvec:X,Y,Z in degrees, a 3 x 3 JSON matrix, or a JSON file with U."
+        ),
     ] = None,
     seed: SeedOption = None,
-    exposure: Annotated[float | None, typer.Option(help="Seconds; the instrument's usual exposure by default.")] = None,
+    exposure: Annotated[
+        float | None, typer.Option(help="Seconds; the instrument's usual exposure by default.")
+    ] = None,
     faults: FaultsOption = "none",
     out: Annotated[
         Path, typer.Option(help="Image file; the suffix tells the format: .h5 .nxs .tif .edf .cbf .png .npy.")
     ] = Path("frame.h5"),
-    picture: Annotated[Path | None, typer.Option(help="PNG for people, with the indices of the brightest spots.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG for people, with the indices of the brightest spots.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> int:
     """Render a crystal on an instrument to an image file, with counting noise."""

@@ -130,10 +130,14 @@ def index_file(
     if stored_geometry is not None:
         stored = read_any(stored_geometry).detector
         if stored is None:
-            raise UserError(f"{stored_geometry} holds no geometry. Give a LaueTools .det, .cor, .fit, or an own .h5.")
+            raise UserError(
+                f"{stored_geometry} holds no geometry. Give a LaueTools .det, .cor, .fit, or an own .h5."
+            )
     believed, prior = starting_geometry(found, instrument, stored, refine_geometry)
     if found.frame is None and found.spots is None:
-        raise UserError(f"{path} is a calibration and holds no spots. Give it with --geometry, and a frame or list first.")
+        raise UserError(
+            f"{path} is a calibration and holds no spots. Give it with --geometry, and a frame or list first."
+        )
     frame = None if found.frame is None else with_units(found.frame, believed)
     spots = found.spots if frame is None else find_spots(frame, believed.detector, found.mask)
     if spots is None:
@@ -211,7 +215,13 @@ def spot_table(indexed: Indexed) -> SpotTable:
     if fit is None or orientation is None:
         empty = np.zeros(0)
         return SpotTable(
-            np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2)), empty, np.zeros((0, 3), np.int64), empty, empty
+            np.zeros(0, np.int64),
+            np.zeros((0, 2)),
+            np.zeros((0, 2)),
+            empty,
+            np.zeros((0, 3), np.int64),
+            empty,
+            empty,
         )
     found = indexed.spots.pixels[fit.spot]
     counts = indexed.spots.counts[fit.spot]

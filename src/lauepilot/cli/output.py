@@ -155,7 +155,9 @@ def run_folder(out: Path | None, label: str) -> Path:
     """
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out} exists and is not an empty folder. Name another one with --out; nothing is overwritten.")
+            raise UserError(
+                f"{out} exists and is not an empty folder. Name another one with --out; nothing is overwritten."
+            )
         return out
     moment = datetime.now().astimezone().strftime("%Y%m%dT%H%M%S")
     for n in range(100):

@@ -66,7 +66,12 @@ def draw_pattern(
     FigureCanvasAgg(figure)
     full_width, full_height = figure.get_size_inches()
     axes = figure.add_axes(
-        ((full_width - width) / 2 / full_width, bottom / full_height, width / full_width, height / full_height)
+        (
+            (full_width - width) / 2 / full_width,
+            bottom / full_height,
+            width / full_width,
+            height / full_height,
+        )
     )
     if counts is not None:
         axes.imshow(
@@ -82,7 +87,15 @@ def draw_pattern(
         _draw_labels(axes, _points(predicted), np.asarray(hkl), detector.shape, labels, taken)
     handles, names = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, -0.055), ncols=3, frameon=False, fontsize=9)
+        axes.legend(
+            handles,
+            names,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.055),
+            ncols=3,
+            frameon=False,
+            fontsize=9,
+        )
     figure.text(0.5, 1 - 0.28 / full_height, title, ha="center", va="center", fontsize=12, weight="bold")
     figure.text(0.5, 1 - 0.55 / full_height, note, ha="center", va="center", fontsize=9, color="#444444")
     figure.savefig(path, format="png", metadata={"Software": "lauepilot"}, pil_kwargs={"compress_level": 4})
@@ -149,9 +162,7 @@ def _draw_blind(axes: Any, detector: Detector) -> None:
 
     for region in detector.blind:
         (x, y), (w, h) = region.centre_px, region.size_px
-        shape = (
-            Ellipse((x, y), w, h) if region.shape == "circle" else Rectangle((x - w / 2, y - h / 2), w, h)
-        )
+        shape = Ellipse((x, y), w, h) if region.shape == "circle" else Rectangle((x - w / 2, y - h / 2), w, h)
         shape.set(facecolor="#f4f4f4", edgecolor="#bbbbbb", linewidth=0.8, hatch="///", zorder=1.5)
         axes.add_patch(shape)
 
@@ -175,7 +186,12 @@ def _draw_spots(
     there = _points(predicted)
     if len(there):
         axes.scatter(
-            *there.T, s=0.45 * size, marker="x", color=_PREDICTED, linewidths=0.9, label=f"predicted ({len(there)})"
+            *there.T,
+            s=0.45 * size,
+            marker="x",
+            color=_PREDICTED,
+            linewidths=0.9,
+            label=f"predicted ({len(there)})",
         )
 
 
@@ -217,7 +233,9 @@ def _draw_labels(
             continue
         _, cx, cy, box = best
         boxes.append(box)
-        axes.text(cx, cy, text, ha="center", va="center", fontsize=8.5, color=_TEXT, path_effects=halo, zorder=5)
+        axes.text(
+            cx, cy, text, ha="center", va="center", fontsize=8.5, color=_TEXT, path_effects=halo, zorder=5
+        )
         written += 1
 
 

@@ -155,7 +155,18 @@ def write_table(indexed: Indexed, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["h", "k", "l", "col", "row", "counts", "energy_kev", "predicted_col", "predicted_row", "residual_px"]
+            [
+                "h",
+                "k",
+                "l",
+                "col",
+                "row",
+                "counts",
+                "energy_kev",
+                "predicted_col",
+                "predicted_row",
+                "residual_px",
+            ]
         )
         for i in range(len(table.spot)):
             writer.writerow(
@@ -170,7 +181,9 @@ def write_table(indexed: Indexed, path: Path) -> None:
             )
 
 
-def ub_record(crystal: Crystal, orientation: Orientation, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def ub_record(
+    crystal: Crystal, orientation: Orientation, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What a ``ub.json`` holds: U and UB in the laboratory, with covariance, cell, frame and units."""
     return {
         "crystal": crystal.name,
@@ -203,7 +216,9 @@ def write_folder(indexed: Indexed, folder: Path) -> None:
 def show_index(out: Console, indexed: Indexed, rows: int = 25) -> None:
     """What `lauepilot index` prints for people."""
     result, orientation = indexed.result, indexed.result.orientation
-    out.print(f"[bold]{indexed.crystal.name}[/] on [bold]{indexed.instrument.name}[/]: {len(indexed.spots)} spots found")
+    out.print(
+        f"[bold]{indexed.crystal.name}[/] on [bold]{indexed.instrument.name}[/]: {len(indexed.spots)} spots found"
+    )
     if orientation is None:
         out.print("[bold red]I do not know:[/] no orientation stands out from chance.")
         return
@@ -221,11 +236,19 @@ def show_index(out: Console, indexed: Indexed, rows: int = 25) -> None:
         out.print(line, style="cyan")
     out.print("laboratory frame: +z along the beam, +y up; UB with 2 pi, 1/angstrom", style="dim")
     cell = cell_of(orientation.b)
-    out.print("cell " + ", ".join(f"{v:.4f}" for v in cell[:3]) + " A; " + ", ".join(f"{v:.3f}" for v in cell[3:]) + " deg")
+    out.print(
+        "cell "
+        + ", ".join(f"{v:.4f}" for v in cell[:3])
+        + " A; "
+        + ", ".join(f"{v:.3f}" for v in cell[3:])
+        + " deg"
+    )
     _show_geometry(out, indexed)
     if result.alternatives:
         out.print(f"{len(result.alternatives)} other orientations fit about as well.", style="yellow")
-    listing = Table(title=f"the brightest {min(rows, len(table.spot))} of {len(table.spot)}", title_justify="left")
+    listing = Table(
+        title=f"the brightest {min(rows, len(table.spot))} of {len(table.spot)}", title_justify="left"
+    )
     for head in ("h k l", "column", "row", "counts", "energy keV", "residual px"):
         listing.add_column(head, justify="right")
     for i in range(min(rows, len(table.spot))):

@@ -57,7 +57,9 @@ def parse_orientation(text: str) -> FloatArray:
         except ValueError:
             numbers = []
         if len(numbers) != 3 or not np.all(np.isfinite(numbers)):
-            raise UserError(f"--orientation {kind}: wants three numbers in degrees, as {kind}:10,20,30; {rest!r} came.")
+            raise UserError(
+                f"--orientation {kind}: wants three numbers in degrees, as {kind}:10,20,30; {rest!r} came."
+            )
         if kind == "euler":
             return np.asarray(Rotation.from_euler("ZXZ", numbers, degrees=True).as_matrix())
         return np.asarray(Rotation.from_rotvec(np.deg2rad(numbers)).as_matrix())

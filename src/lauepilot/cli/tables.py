@@ -39,7 +39,9 @@ def show_bench(out: Console, result: dict[str, Any], rows: Sequence[dict[str, An
     rows
         Its figures with their goals, from `lauepilot.bench.figures_table`.
     """
-    table = Table(title=f"lauepilot bench {result['bench']} (version {result['version']})", title_justify="left")
+    table = Table(
+        title=f"lauepilot bench {result['bench']} (version {result['version']})", title_justify="left"
+    )
     for head in ("figure", "here", "95 %", "unit", "n", "goal", "", "peer"):
         table.add_column(head, justify="left" if head in {"figure", "unit", "peer"} else "right")
     for row in rows:
@@ -90,7 +92,9 @@ def formula(counts: dict[str, float]) -> str:
     """
     whole = [round(v) for v in counts.values() if abs(v - round(v)) < 1e-3 and v > 0.5]
     divisor = math.gcd(*whole) or 1
-    return "".join(e + ("" if abs(v / divisor - 1.0) < 1e-3 else f"{v / divisor:.3g}") for e, v in counts.items())
+    return "".join(
+        e + ("" if abs(v / divisor - 1.0) < 1e-3 else f"{v / divisor:.3g}") for e, v in counts.items()
+    )
 
 
 def instrument_rows() -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ DIRECTIONS: dict[str, tuple[float, float, float]] = {
     "right": (-1.0, 0.0, 0.0),
 }
 
-TARGET_HELP = "Write e.g. '[0 0 1] beam, (1 0 0) up'; directions: beam -beam up down left right, or three numbers."
+TARGET_HELP = (
+    "Write e.g. '[0 0 1] beam, (1 0 0) up'; directions: beam -beam up down left right, or three numbers."
+)
 
 _PART = re.compile(r"\s*(?P<open>[\[(])(?P<indices>[^\])]*)[\])]\s*(?P<direction>[^,;\[(]+?)\s*(?:[,;]|$)")
 
@@ -45,13 +47,19 @@ def parse_target(text: str) -> Target:
         parts.append(Alignment("uvw" if kind == "uvw" else "hkl", indices, direction))
         position = found.end()
     if not 1 <= len(parts) <= 2:
-        raise UserError(f"--target {text!r}: one or two directions are wanted, {len(parts)} came. {TARGET_HELP}")
+        raise UserError(
+            f"--target {text!r}: one or two directions are wanted, {len(parts)} came. {TARGET_HELP}"
+        )
     return Target(parts[0], parts[1] if len(parts) == 2 else None)
 
 
 def _indices(text: str, whole: str) -> tuple[float, float, float]:
     compact = text.strip()
-    numbers = re.findall(r"-?\d", compact) if re.fullmatch(r"(-?\d){3}", compact) else compact.replace(",", " ").split()
+    numbers = (
+        re.findall(r"-?\d", compact)
+        if re.fullmatch(r"(-?\d){3}", compact)
+        else compact.replace(",", " ").split()
+    )
     values = _three(numbers)
     if values is None or not any(values):
         raise UserError(f"--target {whole!r}: {text!r} are not three indices, not all zero. {TARGET_HELP}")
