@@ -20,12 +20,12 @@ from rich.console import Console
 from lauepilot.agents.baselines import Oracle, Random
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.index import index_spots, with_units
-from lauepilot.cli.live import Bars, LiveTable
+from lauepilot.cli.live import Bars, LiveTable, show_end
 from lauepilot.cli.output import Exit, UserError, print_json, run_folder, whole_folder, write_json
 from lauepilot.cli.pictures import draw_pattern
 from lauepilot.cli.report import draw, ub_record
 from lauepilot.cli.simulate import fault_level
-from lauepilot.cli.tables import console, matrix_lines
+from lauepilot.cli.tables import console
 from lauepilot.cli.targets import parse_target
 from lauepilot.envs.world import World
 from lauepilot.hardware.devices import connect
@@ -183,7 +183,7 @@ def run_align(
     if as_json:
         print_json(summary)
     elif screen is not None:
-        show_end(screen, setup, ended, summary)
+        show_end(screen, summary)
     codes = {
         "declared": Exit.DONE,
         "gave_up": Exit.GAVE_UP,
@@ -347,6 +347,7 @@ def summarise(setup: Setup, ended: Ended, files: Mapping[str, Any]) -> dict[str,
         "U": None if orientation is None else orientation.u,
         "UB": None if orientation is None else orientation.ub,
         "covariance_deg2": None if orientation is None else np.rad2deg(np.rad2deg(orientation.covariance)),
+        "sigma_deg": None if orientation is None else orientation.sigma_deg,
         "truth": truth,
         "versions": versions(),
         "files": dict(files),
@@ -371,40 +372,3 @@ def _step(number: int, step: Any) -> dict[str, Any]:
     if isinstance(decision, Declare):
         record["sigma_deg"] = decision.orientation.sigma_deg
     return record
-
-
-def show_end(screen: Console, setup: Setup, ended: Ended, summary: Mapping[str, Any]) -> None:
-    """The last lines for people."""
-    result, truth = ended.result, summary["truth"]
-    words = {
-        "declared": ("Aligned", "bold green"),
-        "gave_up": ("Gave up", "bold red"),
-        "refused": ("Refused", "bold red"),
-        "aborted": ("Interrupted", "bold red"),
-    }
-    word, style = words[ended.outcome]
-    screen.print()
-    screen.print(f"{word}: {ended.reason}", style=style, soft_wrap=True)
-    if result is not None and result.orientation is not None:
-        for line in matrix_lines("UB", result.orientation.ub):
-            screen.print(line, style="cyan")
-        screen.print(
-            f"laboratory frame (+z beam, +y up), 2 pi, 1/angstrom; known to {result.orientation.sigma_deg:.2g} deg",
-            style="dim",
-        )
-    said = truth["misorientation_deg"]
-    screen.print(
-        f"The truth (it is a simulation): the target is missed by {truth['target_missed_by_deg']:.4f} deg"
-        + ("" if said is None else f", the orientation stated is off by {said:.4f} deg"),
-        style="" if truth["within_tolerance"] or ended.outcome != "declared" else "bold red",
-    )
-    moves = "" if summary["n_moves"] is None else f", {summary['n_moves']} moves"
-    screen.print(
-        f"{summary['n_exposures']} exposures{moves}: {summary['clock_s']:.0f} s on the instrument's "
-        f"clock, {summary['dose_s']:.0f} s of them in the beam; {ended.wall_s:.1f} s here"
-    )
-    screen.print(f"written: {summary['folder']}/", soft_wrap=True)
-    for name in ("first_pattern", "last_pattern", "ub", "documents"):
-        if name in summary["files"]:
-            screen.print(f"         {summary['files'][name]}", style="dim")
-    screen.print(f"         frames/ ({len(summary['files']['frames'])}), summary.json", style="dim")

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from lauepilot.cli.tables import matrix_lines
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.target import Target
@@ -150,3 +151,40 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         """Remove them."""
         self._progress.stop()
+
+
+def show_end(screen: Console, summary: Mapping[str, Any]) -> None:
+    """The last lines for people."""
+    truth, outcome = summary["truth"], summary["outcome"]
+    words = {
+        "declared": ("Aligned", "bold green"),
+        "gave_up": ("Gave up", "bold red"),
+        "refused": ("Refused", "bold red"),
+        "aborted": ("Interrupted", "bold red"),
+    }
+    word, style = words[outcome]
+    screen.print()
+    screen.print(f"{word}: {summary['reason']}", style=style, soft_wrap=True)
+    if summary["UB"] is not None:
+        for line in matrix_lines("UB", summary["UB"]):
+            screen.print(line, style="cyan")
+        screen.print(
+            f"laboratory frame (+z beam, +y up), 2 pi, 1/angstrom; known to {summary['sigma_deg']:.2g} deg",
+            style="dim",
+        )
+    said = truth["misorientation_deg"]
+    screen.print(
+        f"The truth (it is a simulation): the target is missed by {truth['target_missed_by_deg']:.4f} deg"
+        + ("" if said is None else f", the orientation stated is off by {said:.4f} deg"),
+        style="" if truth["within_tolerance"] or outcome != "declared" else "bold red",
+    )
+    moves = "" if summary["n_moves"] is None else f", {summary['n_moves']} moves"
+    screen.print(
+        f"{summary['n_exposures']} exposures{moves}: {summary['clock_s']:.0f} s on the instrument's "
+        f"clock, {summary['dose_s']:.0f} s of them in the beam; {summary['wall_s']:.1f} s here"
+    )
+    screen.print(f"written: {summary['folder']}/", soft_wrap=True)
+    for name in ("first_pattern", "last_pattern", "ub", "documents"):
+        if name in summary["files"]:
+            screen.print(f"         {summary['files'][name]}", style="dim")
+    screen.print(f"         frames/ ({len(summary['files']['frames'])}), summary.json", style="dim")
