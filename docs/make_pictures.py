@@ -36,10 +36,10 @@ def lauepilot(folder: Path, command: str) -> None:
     )
 
 
-def palette() -> Image.Image:
+def palette(greys: int) -> Image.Image:
     """Few greys, since noise is what fills a PNG, and the inks of the pictures, thinned as their edges are."""
     white = np.full(3, 255.0)
-    colours = [np.full(3, v) for v in (255.0, 238.0, 222.0, 200.0, 170.0, 130.0, 80.0, 0.0)]
+    colours = [white * (1.0 - share**1.5) for share in np.linspace(0.0, 1.0, greys)]
     for ink in (BLUE, ORANGE, "#a03000"):
         full = np.array([int(ink[k : k + 2], 16) for k in (1, 3, 5)])
         colours += [white + share * (full - white) for share in (0.3, 0.65, 1.0)]
@@ -48,13 +48,13 @@ def palette() -> Image.Image:
     return image
 
 
-def keep(source: Path, name: str) -> None:
+def keep(source: Path, name: str, greys: int = 8) -> None:
     """Store a picture small, under ``_static``."""
     with Image.open(source) as image:
         rgb = image.convert("RGB")
         rgb.thumbnail((WIDTH_PX, 4 * WIDTH_PX), Image.Resampling.LANCZOS)
         target = STATIC / f"{name}.png"
-        rgb.quantize(palette=palette(), dither=Image.Dither.NONE).save(target, optimize=True)
+        rgb.quantize(palette=palette(greys), dither=Image.Dither.NONE).save(target, optimize=True)
     size = target.stat().st_size
     print(f"{target}: {size / 1000:.0f} kB")
     if size > MOST_BYTES:
@@ -68,9 +68,9 @@ def patterns(folder: Path) -> None:
     keep(folder / "align/last_pattern.png", "align-last")
     lauepilot(folder, "simulate --crystal ge --instrument bm32 --seed 3 --faults default --out ge.tif")
     lauepilot(folder, "index ge.tif --crystal ge --instrument bm32 --out index")
-    keep(folder / "index/pattern.png", "index-overlay")
+    keep(folder / "index/pattern.png", "index-overlay", greys=32)
     lauepilot(folder, "simulate --crystal ca2ruo4 --instrument koala --seed 5 --out k.h5 --picture k.png")
-    keep(folder / "k.png", "simulate-koala")
+    keep(folder / "k.png", "simulate-koala", greys=16)
 
 
 def rates(folder: Path) -> None:
