@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lauepilot.simulator.conventions import FloatArray
+from lauepilot.simulator.table_kernels import partial_sums
 
 Radiation = Literal["xray", "neutron"]
 
@@ -114,17 +115,9 @@ class Crystal:
         """
         indices = np.asarray(hkl, dtype=float).reshape(-1, 3)
         elements = tuple(dict.fromkeys(self.atoms.elements))
-        sums = np.zeros((len(indices), len(elements)), dtype=complex)
         column = np.array([elements.index(e) for e in self.atoms.elements])
-        for start in range(0, len(indices), 4096):
-            h = indices[start : start + 4096]
-            phase = np.exp(2j * np.pi * (h @ self.atoms.fractional.T))
-            damping = np.exp(
-                -2.0 * np.pi**2 * np.einsum("ni,aij,nj->na", h, self.atoms.u_star, h, optimize=True)
-            )
-            weighted = phase * damping * self.atoms.occupancy
-            for m in range(len(elements)):
-                sums[start : start + 4096, m] = weighted[:, column == m].sum(axis=1)
+        atoms = self.atoms
+        sums = partial_sums(indices, atoms.fractional, atoms.occupancy, atoms.u_star, column, len(elements))
         stol2 = (self.q_length(indices) / (4.0 * np.pi)) ** 2
         form = np.stack([form_factor(e, stol2, radiation) for e in elements], axis=1)
         return elements, sums, form
@@ -319,19 +312,23 @@ def _unit_cell(small: gemmi.SmallStructure, operations: gemmi.GroupOps, b: Float
             u_star = u_star * np.outer(lengths, lengths)
         else:
             u_star = site.u_iso * metric
+        # Special positions are reached by several operations: one atom each (within 0.05 angstrom), whose displacement
+        # is the mean over them, so that it has the symmetry of its site even where the CIF's rounding has not.
         seen: list[FloatArray] = []
+        turned: list[list[FloatArray]] = []
         for operation in operations:
             w = np.array(operation.rot, dtype=float) / gemmi.Op.DEN
             x = (
                 w @ np.array(site.fract.tolist()) + np.array(operation.tran, dtype=float) / gemmi.Op.DEN
             ) % 1.0
-            # Special positions are reached by several operations: one atom each (within 0.05 angstrom).
-            gaps = [(x - y) - np.rint(x - y) for y in seen]
-            if any(np.linalg.norm(direct @ gap) < 0.05 for gap in gaps):
-                continue
-            seen.append(x)
-            elements.append(symbol)
-            positions.append(x)
-            shares.append(float(site.occ))
-            tensors.append(w @ u_star @ w.T)
+            gaps = [float(np.linalg.norm(direct @ ((x - y) - np.rint(x - y)))) for y in seen]
+            same = next((i for i, gap in enumerate(gaps) if gap < 0.05), len(seen))
+            if same == len(seen):
+                seen.append(x)
+                turned.append([])
+            turned[same].append(w @ u_star @ w.T)
+        elements += [symbol] * len(seen)
+        positions += seen
+        shares += [float(site.occ)] * len(seen)
+        tensors += [np.mean(t, axis=0) for t in turned]
     return Atoms(tuple(elements), np.array(positions), np.array(shares), np.array(tensors))

@@ -107,10 +107,48 @@ def on_sensor(detector: PackedDetector, col: float, row: float) -> bool:
 
 
 @njit(cache=True, fastmath=True)
-def _sines(directions: FloatArray, kx: float, ky: float, kz: float, out: FloatArray) -> None:
-    """``sin(theta)`` of all rays for a beam (kx, ky, kz) in the crystal's frame. ``directions`` is (3, n)."""
+def _cosines(directions: FloatArray, ax: float, ay: float, az: float, out: FloatArray) -> None:
+    """Cosines of all rays to an axis (ax, ay, az) in the crystal's frame. ``directions`` is (3, n)."""
     for i in range(directions.shape[1]):
-        out[i] = -(directions[0, i] * kx + directions[1, i] * ky + directions[2, i] * kz)
+        out[i] = directions[0, i] * ax + directions[1, i] * ay + directions[2, i] * az
+
+
+@njit(cache=True)
+def _normals_cone(detector: PackedDetector) -> tuple[float, float, float, float]:
+    """Axis (3) and cosine of a cone, in the laboratory, that holds the normals of all planes seen on the sensor.
+
+    From the sensor's edge: a plane's normal is a continuous function of the pixel, so that no inner pixel has one farther
+    out. A cosine of -2 (no cone) for cylinders, and for sensors that the direct beam meets, where that does not hold.
+    """
+    none = (0.0, 0.0, -1.0, -2.0)
+    if detector.cylinder:
+        return none
+    col, row, meets = project(detector, 0.0, 0.0, 1.0)
+    if meets and -1.0 <= col <= detector.cols and -1.0 <= row <= detector.rows:
+        return none
+    n = 33
+    edge = np.empty((4 * n, 3))
+    r = detector.rotation
+    for side in range(4):
+        for i in range(n):
+            along = i / (n - 1.0)
+            fc = along if side < 2 else side - 2.0
+            fr = side * 1.0 if side < 2 else along
+            u = (fc * detector.cols - 0.5 - detector.centre_col) * detector.pixel_col_mm
+            v = (fr * detector.rows - 0.5 - detector.centre_row) * detector.pixel_row_mm
+            w = detector.distance_mm
+            length = np.sqrt(u * u + v * v + w * w)
+            for k in range(3):
+                edge[side * n + i, k] = (u * r[k, 0] + v * r[k, 1] + w * r[k, 2]) / length
+            edge[side * n + i, 2] -= 1.0
+            edge[side * n + i] /= np.sqrt((edge[side * n + i] ** 2).sum())
+    axis = np.array([edge[:, 0].sum(), edge[:, 1].sum(), edge[:, 2].sum()])
+    axis /= np.sqrt((axis**2).sum())
+    least = 1.0
+    for i in range(4 * n):
+        least = min(least, (edge[i] * axis).sum())
+    # Between the points that were tried the edge may stand out a little.
+    return axis[0], axis[1], axis[2], least - 0.003
 
 
 @njit(cache=True)
@@ -132,24 +170,78 @@ def trace_pattern(
 
     ``directions`` is (3, n); ``sines`` (n) is scratch space. ``polarisation`` below -1 switches the factor off (neutrons).
     """
-    _sines(directions, u[2, 0], u[2, 1], u[2, 2], sines)
+    return _trace(
+        u,
+        directions,
+        rate,
+        s_min,
+        s_step,
+        detector,
+        polarisation,
+        only_sensor,
+        # The cosine to the reversed beam is sin(theta) itself.
+        (0.0, 0.0, -1.0, s_min),
+        np.empty(directions.shape[1] + 1, np.int64),
+        sines,
+        ray_out,
+        pixel_out,
+        rate_out,
+    )
+
+
+@njit(cache=True)
+def _trace(
+    u: FloatArray,
+    directions: FloatArray,
+    rate: NDArray[np.float32],
+    s_min: float,
+    s_step: float,
+    detector: PackedDetector,
+    polarisation: float,
+    only_sensor: bool,
+    cone: tuple[float, float, float, float],
+    inside: NDArray[np.int64],
+    sines: FloatArray,
+    ray_out: NDArray[np.int64],
+    pixel_out: FloatArray,
+    rate_out: FloatArray,
+) -> int:
+    """`trace_pattern` among the rays inside a cone (axis in the laboratory, cosine) only; the rest are not looked at.
+
+    ``inside`` (n + 1) is scratch space.
+    """
+    x, y, z, least = cone
+    _cosines(
+        directions,
+        u[0, 0] * x + u[1, 0] * y + u[2, 0] * z,
+        u[0, 1] * x + u[1, 1] * y + u[2, 1] * z,
+        u[0, 2] * x + u[1, 2] * y + u[2, 2] * z,
+        sines,
+    )
     nodes = rate.shape[1]
     top = s_min + s_step * (nodes - 1)
     found = 0
+    # Collected without a branch: half of them would be predicted wrongly.
+    candidates = 0
     for i in range(directions.shape[1]):
-        s = sines[i]
+        inside[candidates] = i
+        candidates += sines[i] >= least
+    for j in range(candidates):
+        i = inside[j]
+        gx, gy, gz = directions[0, i], directions[1, i], directions[2, i]
+        s = -(u[2, 0] * gx + u[2, 1] * gy + u[2, 2] * gz)
+        sines[i] = s
         if s < s_min or s > top:
             continue
-        gx, gy, gz = directions[0, i], directions[1, i], directions[2, i]
         kx = 2.0 * s * (u[0, 0] * gx + u[0, 1] * gy + u[0, 2] * gz)
         ky = 2.0 * s * (u[1, 0] * gx + u[1, 1] * gy + u[1, 2] * gz)
         kz = 1.0 - 2.0 * s * s
         col, row, meets = project(detector, kx, ky, kz)
         if not meets or (only_sensor and not on_sensor(detector, col, row)):
             continue
-        x = (s - s_min) / s_step
-        k = min(int(x), nodes - 2)
-        value = rate[i, k] + (x - k) * (rate[i, k + 1] - rate[i, k])
+        at = (s - s_min) / s_step
+        k = min(int(at), nodes - 2)
+        value = rate[i, k] + (at - k) * (rate[i, k + 1] - rate[i, k])
         if value <= 0.0:
             continue
         if polarisation >= -1.0:
@@ -179,14 +271,15 @@ def _trace_batch(
     capacity: int,
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, NDArray[np.int64]]:
     n = directions.shape[1]
-    sines = np.empty(n)
+    sines, inside = np.empty(n), np.empty(n + 1, np.int64)
+    cone = _normals_cone(detector) if only_sensor else (0.0, 0.0, -1.0, s_min)
     ray = np.empty(us.shape[0] * capacity, np.int64)
     pixel = np.empty((us.shape[0] * capacity, 2))
     rates = np.empty(us.shape[0] * capacity)
     ends = np.zeros(us.shape[0] + 1, np.int64)
     filled = 0
     for m in range(us.shape[0]):
-        found = trace_pattern(
+        found = _trace(
             us[m],
             directions,
             rate,
@@ -195,6 +288,8 @@ def _trace_batch(
             detector,
             polarisation,
             only_sensor,
+            cone,
+            inside,
             sines,
             ray[filled:],
             pixel[filled:],

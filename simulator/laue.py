@@ -24,6 +24,7 @@ from lauepilot.simulator.crystal import Crystal, dispersion, form_factor
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.instrument import Beam, Instrument, InstrumentError
 from lauepilot.simulator.kernels import pack_detector, trace_batch
+from lauepilot.simulator.table_kernels import node_rates
 
 SPECTRA: Mapping[str, Callable[..., spectra.Spectrum]] = {
     "tungsten_tube": spectra.tungsten_tube,
@@ -38,6 +39,9 @@ UNIT_LENGTH_A = {"xray": corrections.CLASSICAL_ELECTRON_RADIUS_A, "neutron": 1e-
 
 #: Nodes of sin(theta) in a ray table. Between them intensities are interpolated linearly.
 NODES = 64
+
+#: Energies of the dispersion tables: log keV, in steps of 0.5 %.
+LOG_ENERGY = np.linspace(np.log(1.0), np.log(120.0), 960)
 
 
 def beam_spectrum(beam: Beam) -> spectra.Spectrum:
@@ -74,19 +78,21 @@ def white_curve(crystal: Crystal, instrument: Instrument) -> tuple[FloatArray, F
     """
     beam, sample, sensor = instrument.beam, instrument.sample, instrument.detector.sensor
     spectrum = beam_spectrum(beam)
-    # xraydb interpolates in a Python loop: 600 points keep absorption edges sharp enough and cost little.
-    wavelength = np.linspace(spectrum.wavelength_min_a, spectrum.wavelength_max_a, 600)
+    wavelength = np.linspace(spectrum.wavelength_min_a, spectrum.wavelength_max_a, 4096)
     flux = spectrum.at(wavelength)
     depth = np.full(len(wavelength), sample.thickness_mm)
     passed = np.ones(len(wavelength))
     if beam.radiation == "xray":
-        energy = HC_KEV_A / wavelength
+        # xraydb interpolates in a Python loop: 600 points keep absorption edges sharp enough and cost little.
+        coarse = np.linspace(wavelength[0], wavelength[-1], 600)
+        energy = HC_KEV_A / coarse
         mu = corrections.crystal_attenuation_per_mm(crystal.atoms.counts(), crystal.volume_a3, energy)
-        depth = corrections.effective_depth_mm(mu, sample.thickness_mm)
+        depth = np.interp(wavelength, coarse, corrections.effective_depth_mm(mu, sample.thickness_mm))
         if sample.air_path_mm > 0.0:
-            passed = passed * corrections.air_transmission(sample.air_path_mm, energy)
+            passed *= np.interp(wavelength, coarse, corrections.air_transmission(sample.air_path_mm, energy))
         if sensor.material:
-            passed = passed * corrections.detector_efficiency(sensor.material, sensor.thickness_mm, energy)
+            seen = corrections.detector_efficiency(sensor.material, sensor.thickness_mm, energy)
+            passed *= np.interp(wavelength, coarse, seen)
     area = beam.size_mm[0] * beam.size_mm[1]
     rate = corrections.kinematical_rate(
         flux * passed,
@@ -148,7 +154,7 @@ class RayTable:
     def harmonic(self, ray: NDArray[np.int64], sin_theta: FloatArray) -> NDArray[np.int64]:
         """The strongest harmonics (n,) of rays (n,) at ``sin_theta`` (n,), from the nearest node."""
         node = np.rint((sin_theta - self.sin_theta_min) / self.sin_theta_step).astype(int)
-        return self.order[ray, np.clip(node, 0, self.order.shape[1] - 1)].astype(np.int64)
+        return np.asarray(self.order[ray, np.clip(node, 0, self.order.shape[1] - 1)], dtype=np.int64)
 
     @classmethod
     def build(cls, crystal: Crystal, instrument: Instrument, *, min_relative: float = 1e-2) -> RayTable:
@@ -165,7 +171,8 @@ class RayTable:
         wavelength, curve = white_curve(crystal, instrument)
         low, high = sin_theta_range(instrument.detector)
         nodes = np.linspace(low, high, NODES)
-        q_max = _longest_q(crystal, instrument, wavelength, curve, nodes, min_relative)
+        # Harmonics count long before they would be rays of their own.
+        q_max = _longest_q(crystal, instrument, wavelength, curve, nodes, 0.01 * min_relative)
         hkl, rates = _harmonic_rates(
             crystal, instrument, crystal.reflections(q_max), wavelength, curve, nodes, min_relative
         )
@@ -286,33 +293,32 @@ def _harmonic_rates(
     estimate = np.abs(static) ** 2 * weight
     chosen = limit >= 0.01 * min_relative * estimate.max(initial=0.0)
     half, sums, q, form = half[chosen], sums[chosen], q[chosen], form[chosen]
-    rates = np.zeros((2, len(half), len(nodes)))
     static = (sums * form).sum(axis=1)
-    for k, s in enumerate(nodes):
-        lam = 4.0 * np.pi * s / q
-        w = np.interp(lam, wavelength, curve, left=0.0, right=0.0) / s**2
-        plus, minus = static, np.conj(static)
-        if radiation == "xray":
-            shift = np.stack(
-                [_dispersion_curve(e)(HC_KEV_A / np.maximum(lam, wavelength[0])) for e in elements], axis=1
-            )
-            plus, minus = static + (sums * shift).sum(axis=1), minus + (np.conj(sums) * shift).sum(axis=1)
-        rates[0, :, k], rates[1, :, k] = w * np.abs(plus) ** 2, w * np.abs(minus) ** 2
+    step = wavelength[1] - wavelength[0]
+    cumulative = np.concatenate([[0.0], np.cumsum(0.5 * (curve[1:] + curve[:-1])) * step])
+    table = np.zeros((0, 2), dtype=complex)
+    if radiation == "xray":
+        table = np.stack([_dispersion_table(e) for e in elements])
+    rates = node_rates(
+        q,
+        static,
+        sums,
+        nodes,
+        float(wavelength[0]),
+        float(step),
+        cumulative,
+        HC_KEV_A,
+        float(LOG_ENERGY[0]),
+        float(LOG_ENERGY[1] - LOG_ENERGY[0]),
+        table,
+    )
     return np.concatenate([half, -half]), rates.reshape(-1, len(nodes))
 
 
 @lru_cache(maxsize=128)
-def _dispersion_curve(element: str) -> Callable[[FloatArray], NDArray[np.complex128]]:
-    """f' + i f'' of an element over energy, from gemmi, on a grid of 0.5 % steps."""
-    energy = np.geomspace(1.0, 120.0, 960)
-    values = np.array([dispersion(element, float(e)) for e in energy])
-    log_energy = np.log(energy)
-
-    def curve(energy_kev: FloatArray) -> NDArray[np.complex128]:
-        x = np.log(energy_kev)
-        return np.asarray(np.interp(x, log_energy, values.real) + 1j * np.interp(x, log_energy, values.imag))
-
-    return curve
+def _dispersion_table(element: str) -> NDArray[np.complex128]:
+    """f' + i f'' of an element at the energies of `LOG_ENERGY`, from gemmi."""
+    return np.array([dispersion(element, float(e)) for e in np.exp(LOG_ENERGY)])
 
 
 @dataclass(frozen=True, eq=False)
