@@ -93,6 +93,7 @@ class _Candidate:
     visible: float
     u: FloatArray
     detector: Detector
+    occam: float = 0.0
 
 
 class Indexer:
@@ -310,7 +311,9 @@ class Indexer:
             tolerance_px=reach,
             strongest=max(len(spots) // 2, 30),
         )
-        return self._score(fit.u, on_sphere(spots, fit.detector, GeometryPrior(), POSE_PX), fit.detector)
+        scored = self._score(fit.u, on_sphere(spots, fit.detector, GeometryPrior(), POSE_PX), fit.detector)
+        # A pose of its own makes a wrong orientation fit better too: that freedom has its price.
+        return replace(scored, score=scored.score - fit.occam, occam=fit.occam)
 
     def _impostors(self, best: _Candidate, spots: SpotList, prior: GeometryPrior) -> list[_Candidate]:
         """Orientations related to the best by twin-like rotations that fit too."""
@@ -324,7 +327,8 @@ class Indexer:
                 continue
             u = self._polish(u, sphere)
             if self._quick(u, sphere, -1e9) > 0.3 * level:
-                out.append(self._score(u, sphere, best.detector))
+                rival = self._score(u, sphere, best.detector)
+                out.append(replace(rival, score=rival.score - best.occam, occam=best.occam))
         return out
 
     def _conclude(
@@ -354,6 +358,7 @@ class Indexer:
             np.zeros((3, 3)),
             np.eye(3),
             np.zeros(5),
+            0.0,
             NOTHING,
             NOTHING,
             NOTHING.reshape(0, 3),

@@ -76,6 +76,9 @@ class Refinement:
         (3, 3) of the rotation vector, radians squared, all other free parameters left free.
     geometry_sigma
         (5,) standard deviations of `GEOMETRY_PARAMETERS`; zero where fixed.
+    occam
+        What the freedom of the pose costs, in log-likelihood: log of the prior's volume over the posterior's, and the
+        pull of the prior (Laplace's approximation of the evidence; MacKay 1992). Zero with a fixed pose.
     spot
         (k,) indices of explained spots.
     ray
@@ -91,6 +94,7 @@ class Refinement:
     strain: FloatArray
     covariance: FloatArray
     geometry_sigma: FloatArray
+    occam: float
     spot: NDArray[np.int64]
     ray: NDArray[np.int64]
     hkl: NDArray[np.int64]
@@ -218,11 +222,19 @@ def refine(
         strain=_strain(p),
         covariance=covariance[:3, :3],
         geometry_sigma=geometry_sigma,
+        occam=_occam(covariance[np.ix_(inner, inner)], prior_sigma[index[inner]], p[index[inner]]),
         spot=pairs[0],
         ray=pairs[1],
         hkl=table.hkl[pairs[1]] * table.harmonic(pairs[1], -table.direction[pairs[1]] @ u_now[2])[:, None],
         residual_px=residual,
     )
+
+
+def _occam(covariance: FloatArray, prior_sigma: FloatArray, shift: FloatArray) -> float:
+    if len(shift) == 0 or not np.all(np.isfinite(covariance)):
+        return 0.0
+    scaled = covariance / np.outer(prior_sigma, prior_sigma)
+    return float(-0.5 * np.linalg.slogdet(scaled)[1] + 0.5 * np.sum((shift / prior_sigma) ** 2))
 
 
 def _strain(p: FloatArray) -> FloatArray:

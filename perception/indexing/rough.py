@@ -18,13 +18,13 @@ from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.detector import Detector
 
 #: A detector that was placed by the drawing, not calibrated.
-ROUGH_PRIOR = GeometryPrior(distance_mm=3.0, centre_mm=3.0, tilt_deg=1.0)
+ROUGH_PRIOR = GeometryPrior(distance_mm=5.0, centre_mm=5.0, tilt_deg=1.0)
 
 #: Share of the distance that one hypothesis covers (a standard deviation), and confidence that ends the search.
-WIDTH, SURE = 0.025, 0.999
+WIDTH, SURE = 0.025, 0.9999
 
-#: Brightest spots to search with while the pose is open.
-BRIGHTEST = 60
+#: Brightest spots to search with while the pose is open: few first, since wide tolerances let many agree by chance.
+BRIGHTEST = (40, 60)
 
 
 def index_rough(
@@ -48,16 +48,24 @@ def index_rough(
     where = indexer.instrument.detector if detector is None else detector
     width = WIDTH * where.distance_mm
     fine = GeometryPrior(min(prior.distance_mm, width), min(prior.centre_mm, width), prior.tilt_deg)
+    ranked = spots.take(np.argsort(-spots.counts, kind="stable"))
+    tries = [
+        (n, shift)
+        for n in BRIGHTEST
+        for shift in _shifts(prior, width)
+        if n == BRIGHTEST[0] or n <= len(spots)
+    ]
     best: IndexResult | None = None
-    for shift in _shifts(prior, width):
+    for tried, (n, shift) in enumerate(tries, start=1):
         pose = where.moved(
             distance_mm=shift[0],
             centre_col_px=shift[1] / where.pixel_mm[0],
             centre_row_px=shift[2] / where.pixel_mm[1],
         )
-        result = indexer.index(
-            spots.take(np.argsort(-spots.counts, kind="stable")[:BRIGHTEST]), pose, prior=fine
-        )
+        result = indexer.index(ranked.take(slice(0, n)), pose, prior=fine)
+        # Each hypothesis is another chance for a wrong answer.
+        odds = tried * (1.0 - result.confidence) / max(result.confidence, 1e-12)
+        result = replace(result, confidence=1.0 / (1.0 + odds))
         if best is None or result.score > best.score:
             best = result
         if result.confidence >= SURE:
