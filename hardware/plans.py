@@ -73,6 +73,9 @@ class AlignResult:
         In words.
     orientation
         The declared laboratory orientation ``Z U``, else what was believed last, with covariance; None if nothing.
+    orientation_axes
+        Read-back at which ``orientation`` holds, degrees and mm: ``axes`` if it was declared, else those of the last frame
+        with a belief, which the agent may have left since. None without an orientation.
     steps
         All decisions in order.
     axes
@@ -86,6 +89,7 @@ class AlignResult:
     outcome: Literal["declared", "gave_up", "refused"]
     reason: str
     orientation: Orientation | None
+    orientation_axes: Mapping[str, float] | None
     steps: tuple[Step, ...]
     axes: Mapping[str, float]
     clock_s: float
@@ -316,14 +320,17 @@ class _Loop:
     def _result(self, end: _End, observation: Observation, uid: str) -> AlignResult:
         belief = observation.belief
         orientation = None if belief is None else belief.orientation
+        # A belief is that of its frame; a declaration speaks of now.
+        then = observation.axes if observation.belief_axes is None else observation.belief_axes
         last = self.steps[-1].decision
         if end.outcome == "declared" and isinstance(last, Declare):
-            orientation = last.orientation
+            orientation, then = last.orientation, observation.axes
         logger.info("%s: %s", end.outcome, end.reason)
         return AlignResult(
             end.outcome,
             end.reason,
             orientation,
+            None if orientation is None else dict(then),
             tuple(self.steps),
             self.goniometer.position,
             self.clock_s,

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.align import prepare
+from lauepilot.perception.observation import Decision, Expose, GiveUp, Move
 from lauepilot.perception.readers import read_frame
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
@@ -146,6 +147,29 @@ def test_bad_input_leaves_nothing(lauepilot_json, tmp_path, options, said):
     assert code == 2
     assert said in found["error"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_moved_and_given_up_tells_where_the_orientation_holds(lauepilot, monkeypatch):
+    """One look, one long move, the end: U belongs to the frame, and on the holder it is the crystal's true one."""
+    script: list[Decision] = []
+
+    def decide(self, observation):
+        return script.pop(0)
+
+    monkeypatch.setattr(IndexAndMove, "decide", decide)
+    script += [Expose(30.0), Move({"omega": 20.0, "chi": -15.0, "phi": 40.0}), GiveUp("enough")]
+    result = lauepilot("align", "--seed", 1, "--speed", 0, "--faults", "none", "--out", "run")
+    assert result.exit_code == 3
+    assert "the axes have moved since" in result.stdout
+    summary, ub = read_json("run/summary.json"), read_json("run/ub.json")
+    there = {"omega": 20.0, "chi": -15.0, "phi": 40.0}
+    assert summary["axes"] == ub["axes_at_end"] == pytest.approx(there, abs=0.01)
+    assert summary["U_axes"] == ub["axes"] == pytest.approx(dict.fromkeys(there, 0.0), abs=0.01)
+    chain, symmetry = INSTRUMENTS("lab").goniometer, load_crystal("si").symmetry
+    truth = chain.matrix(summary["axes"]).T @ np.array(summary["truth"]["U"])
+    for claimed in (np.array(ub["U_holder"]), chain.matrix(ub["axes"]).T @ np.array(ub["U"])):
+        assert np.rad2deg(misorientation(claimed, truth, symmetry)) < 0.1
+    assert summary["truth"]["misorientation_deg"] < 0.1
 
 
 def test_a_failing_agent_closes_the_record_truthfully(lauepilot, monkeypatch):

@@ -63,6 +63,7 @@ def test_a_whole_alignment(engine, world, happy, target, orientation, documents)
     assert result.dose_s == 5.0
     assert result.clock_s == pytest.approx(2 + 2 + 3 + 2 + 10 / 5 + 1)
     assert result.axes == {"omega": 10.0, "chi": -5.0, "phi": 0.0}
+    assert result.orientation_axes == result.axes
     assert happy.task.target is target
     # the agent saw the motors after the move, with the belief of the frame before it
     assert happy.seen[0].belief is None
@@ -375,3 +376,17 @@ def test_the_plan_is_messages_that_can_be_read_without_an_engine(world, scripted
     assert commands[:3] == ["stage", "stage", "open_run"]
     assert "close_run" in commands
     assert isinstance(RunEngine, type)
+
+
+def test_a_belief_keeps_the_axes_of_its_frame(engine, world, scripted, target, orientation):
+    """Moved after the last frame and given up: the orientation is told with the axes at which it was seen."""
+    agent = scripted(
+        Move({"chi": 3.0}), Expose(1.0), Move({"omega": 10.0, "chi": -5.0}), GiveUp("cannot be reached")
+    )
+    result = play(engine, world, agent, target)
+    assert result.orientation is orientation
+    assert result.orientation_axes == {"omega": 0.0, "chi": 3.0, "phi": 0.0}
+    assert result.axes == {"omega": 10.0, "chi": -5.0, "phi": 0.0}
+    blind = play(engine, world, scripted(Move({"chi": 3.0}), GiveUp("no")), target)
+    assert blind.orientation is None
+    assert blind.orientation_axes is None

@@ -40,6 +40,7 @@ from lauepilot.perception.observer import Observer
 from lauepilot.perception.readers import read_frame
 from lauepilot.perception.spots import find_spots
 from lauepilot.perception.task import Task
+from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults
 from lauepilot.simulator.instrument import load_instrument
@@ -297,18 +298,34 @@ def _picture(setup: Setup, frame_file: Path, path: Path, which: str) -> None:
 
 
 def _ub(setup: Setup, result: AlignResult, orientation: Orientation) -> dict[str, Any]:
-    z = setup.task.instrument.goniometer.matrix(result.axes)
+    then = _axes_of(result)
+    z = setup.task.instrument.goniometer.matrix(then)
     return ub_record(
         setup.task.crystal,
         orientation,
         {
             "declared": result.outcome == "declared",
-            "axes": dict(result.axes),
+            "axes": then,
+            "axes_at_end": dict(result.axes),
             "axes_units": {axis.name: axis.unit for axis in setup.task.instrument.goniometer.axes},
-            "axes_about": "U and UB above are those of the laboratory at these axes (Z U); on the holder, all axes at zero:",
+            "axes_about": "U and UB above are those of the laboratory at axes (Z U): where the run ended if it was declared, "
+            "else where the last indexed frame was taken; on the holder, all axes at zero:",
             "U_holder": z.T @ orientation.u,
             "UB_holder": z.T @ orientation.ub,
         },
+    )
+
+
+def _axes_of(result: AlignResult) -> dict[str, float]:
+    """Axes at which the orientation of a result holds."""
+    return dict(result.axes if result.orientation_axes is None else result.orientation_axes)
+
+
+def _at_end(setup: Setup, result: AlignResult, orientation: Orientation) -> FloatArray:
+    """The laboratory orientation (3, 3) that a result's orientation predicts for the axes at the end."""
+    goniometer = setup.task.instrument.goniometer
+    return np.asarray(
+        goniometer.matrix(result.axes) @ goniometer.matrix(_axes_of(result)).T @ orientation.u
     )
 
 
@@ -323,7 +340,9 @@ def summarise(setup: Setup, ended: Ended, files: Mapping[str, Any]) -> dict[str,
         "reachable": setup.reachable,
         "target_missed_by_deg": miss,
         "within_tolerance": miss <= task.tolerance_deg,
-        "misorientation_deg": None if orientation is None else world.misorientation_deg(orientation.u),
+        "misorientation_deg": None
+        if result is None or orientation is None
+        else world.misorientation_deg(_at_end(setup, result, orientation)),
         "U": world.twin.u_lab(),
     }
     return {
@@ -346,6 +365,7 @@ def summarise(setup: Setup, ended: Ended, files: Mapping[str, Any]) -> dict[str,
         "steps": steps,
         "U": None if orientation is None else orientation.u,
         "UB": None if orientation is None else orientation.ub,
+        "U_axes": None if result is None or orientation is None else _axes_of(result),
         "covariance_deg2": None if orientation is None else np.rad2deg(np.rad2deg(orientation.covariance)),
         "sigma_deg": None if orientation is None else orientation.sigma_deg,
         "truth": truth,
