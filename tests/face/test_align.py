@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.align import prepare
 from lauepilot.perception.observation import Decision, Expose, GiveUp, Move
-from lauepilot.perception.readers import read_frame
+from lauepilot.perception.readers import read_any, read_frame
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import misorientation
@@ -170,6 +171,19 @@ def test_moved_and_given_up_tells_where_the_orientation_holds(lauepilot, monkeyp
     for claimed in (np.array(ub["U_holder"]), chain.matrix(ub["axes"]).T @ np.array(ub["U"])):
         assert np.rad2deg(misorientation(claimed, truth, symmetry)) < 0.1
     assert summary["truth"]["misorientation_deg"] < 0.1
+
+
+def test_frames_hold_pose_and_axes(lauepilot):
+    """A frame alone tells where detector and axes stand (NeXus), as drawn."""
+    lauepilot("align", "--seed", 1, "--speed", 0, "--out", "run")
+    found = read_any("run/frames/frame_0001.h5")
+    own = INSTRUMENTS("lab").detector
+    assert found.detector is not None
+    assert found.detector.distance_mm == pytest.approx(own.distance_mm)
+    np.testing.assert_allclose(found.detector.rotation, own.rotation, atol=1e-9)
+    with h5py.File("run/frames/frame_0001.h5") as file:
+        omega = dict(file["/entry/sample/transformations/omega"].attrs)
+    assert omega["vector"].tolist() == [0.0, 1.0, 0.0]
 
 
 def test_a_failing_agent_closes_the_record_truthfully(lauepilot, monkeypatch):

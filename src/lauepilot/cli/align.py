@@ -203,7 +203,7 @@ def play(setup: Setup, folder: Path, speed: float, screen: Console | None) -> En
         logging.getLogger(name).addHandler(logging.NullHandler())
     world, task = setup.world, setup.task
     camera, goniometer = connect(world.twin, realtime_factor=speed)
-    recorder = LocalRecorder(folder)
+    recorder = LocalRecorder(folder, task.instrument)
     consumers: list[Any] = [recorder]
     if screen is not None:
         consumers.append(LiveTable(screen, task.crystal, task.instrument, task.target))
