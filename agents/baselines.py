@@ -112,7 +112,9 @@ class Oracle:
             try:
                 axes = self._goal(task, observation.axes)
             except OutOfReachError as error:
-                return GiveUp(str(error))
+                if np.rad2deg(error.nearest.error_rad) > task.tolerance_deg:
+                    return GiveUp(str(error))
+                axes = error.nearest.positions
             self._moves += 1
             return Move(axes, f"Truly {miss:.3f} deg away.")
         if observation.n_exposures < self.exposures:

@@ -105,6 +105,7 @@ class IndexAndMove:
         self._elsewhere = 0
         self._imprecise = 0
         self._strained = False
+        self._floor_deg = 0.0  # what is missed at the nearest setting, where the axes cannot do better
 
     @property
     def task(self) -> Task:
@@ -237,25 +238,31 @@ class IndexAndMove:
         return self._verify(observation, sigma, said)
 
     def _move(self, observation: Observation, miss: float, p: float) -> Decision | None:
-        """The move to the target; None if it is no use."""
+        """The move to the target, or as near as the axes come within the tolerance; None if it is no use."""
         task, settings = self.task, self.settings
         if self._holder is None:
             return None
+        self._floor_deg = 0.0
         try:
             goal = reach(
                 task.instrument.goniometer, self._holder.u, task.target, task.crystal, observation.axes,
                 tolerance_deg=0.2 * task.tolerance_deg,
             )  # fmt: skip
         except OutOfReachError as error:
-            if p < settings.declare_confidence:
-                return self._look_again(observation, p)
-            sigma = self._predict(error.nearest.positions).sigma_deg
-            near = np.rad2deg(error.nearest.error_rad)
-            if self._strained or near > task.tolerance_deg + 3.0 * sigma:
-                return GiveUp(str(error))
-            # Within the error of the axes it may be reachable after all: go to the nearest place and look.
-            self._strained = True
             goal = error.nearest
+            near = float(np.rad2deg(goal.error_rad))
+            if near > task.tolerance_deg:
+                if p < settings.declare_confidence:
+                    return self._look_again(observation, p)
+                sigma = self._predict(goal.positions).sigma_deg
+                looked = self._strained and self._fresh(observation)
+                if looked or near > task.tolerance_deg + 3.0 * sigma:
+                    return GiveUp(str(error))
+                # Within the error of the axes it may be reachable after all: go to the nearest place and look.
+                self._strained = True
+            self._floor_deg = near
+            if miss - near < 0.5 * settings.aim * task.tolerance_deg:
+                return None
         if all(abs(v - observation.axes.get(n, 0.0)) < STILL for n, v in goal.positions.items()):
             return None
         return self._approach(observation, goal, miss)
@@ -304,21 +311,26 @@ class IndexAndMove:
     def _verify(self, observation: Observation, sigma: float, said: str) -> Decision:
         """A frame as long as the precision wants it; the last frame's tells how precise a second is."""
         task, settings = self.task, self.settings
-        wanted = 0.9 * task.tolerance_deg / settings.sigmas
+        # What the axes cannot take away leaves less for the error bar.
+        room = max(task.tolerance_deg - self._floor_deg, 0.05 * task.tolerance_deg)
+        wanted = 0.9 * room / settings.sigmas
         frame = (
             relevant_sigma_deg(task.target, self._holder.covariance) if self._holder is not None else wanted
         )
         seconds = observation.exposure_s * min(
             max((frame / (settings.ample * wanted)) ** 2, 1.0), settings.growth
         )
-        fresh = all(abs(v - observation.axes.get(n, 0.0)) < STILL for n, v in self._frame_axes.items())
-        if fresh:
+        if self._fresh(observation):
             self._imprecise += 1
             seconds = max(seconds, 2.0 * observation.exposure_s)
             if self._imprecise > 2 * settings.tries:
                 return GiveUp(f"{said}: frames do not become precise enough for {task.tolerance_deg:g} deg.")
             return Expose(self._clip(seconds), f"{said}: a longer frame for a smaller error.")
         return Expose(self._clip(seconds), f"{said} by dead reckoning: look where it is.")
+
+    def _fresh(self, observation: Observation) -> bool:
+        """Whether the axes stand where the last frame was taken that counted."""
+        return all(abs(v - observation.axes.get(n, 0.0)) < STILL for n, v in self._frame_axes.items())
 
     def _look_again(self, observation: Observation, p: float) -> Decision:
         """Not sure of the indexing: longer, then from elsewhere, then give up."""

@@ -31,6 +31,7 @@ from lauepilot.simulator.target import Target
 
 #: Radians by which an exact setting may miss the target.
 EXACT = 1e-9
+_TIE = 1e-6  # radians: settings that miss by as much but for this are equally near
 _TURNS = np.deg2rad(np.arange(0.0, 360.0, 5.0))
 _REFINED = 6  # candidates of the coarse scan of the free turn that are followed up
 _ZOOM = np.linspace(-1.0, 1.0, 9)
@@ -207,7 +208,10 @@ class _Problem:
         return rotation_vector(turn)
 
     def nearest(self) -> tuple[float, int, FloatArray]:
-        """Least angle to the target within the limits, its equivalent and positions (k,) in degrees."""
+        """Least angle to the target within the limits, its equivalent and positions (k,) in degrees.
+
+        Of settings as near as each other (a plane's two sides, full turns) it is the one soonest there.
+        """
         axes, directions = self.axes, unit_directions(self.axes)
         bounds = np.deg2rad(np.array([axis.limits for axis in axes]).reshape(-1, 2))
         points = {0: 1, 1: 721, 2: 41}.get(len(axes), 13)
@@ -217,18 +221,20 @@ class _Problem:
             if axes
             else np.zeros((1, 0))
         )
-        holder = self.u @ self.symmetry
+        every = self._distinct() if self.target.secondary is None else np.arange(len(self.symmetry))
+        holder = self.u @ self.symmetry[every]
         z = chain_matrices(directions, grid)
         if self.target.secondary:
             closeness = np.einsum("gab,nab->gn", z, self.wanted @ np.swapaxes(holder, -1, -2))
         else:
             closeness = (z.transpose(0, 2, 1) @ self.along) @ (holder @ self.primary).T
         found: list[tuple[float, int, FloatArray]] = []
-        for index in np.argsort(-closeness.max(axis=0))[:4]:
-            start = grid[int(np.argmax(closeness[:, index]))]
+        for column in np.argsort(-closeness.max(axis=0), kind="stable")[:4]:
+            index = int(every[column])
+            start = grid[int(np.argmax(closeness[:, column]))]
             if axes:
                 start = least_squares(
-                    lambda t, i=int(index): self.miss(chain_matrices(directions, t), i),
+                    lambda t, i=index: self.miss(chain_matrices(directions, t), i),
                     start,
                     bounds=bounds.T,
                     xtol=1e-15,
@@ -236,9 +242,13 @@ class _Problem:
                     gtol=1e-15,
                     max_nfev=200,
                 ).x
-            angle = float(np.linalg.norm(self.miss(chain_matrices(directions, start), int(index))))
-            found.append((angle, int(index), np.rad2deg(start)))
-        return min(found, key=lambda item: item[0])
+            angle = float(np.linalg.norm(self.miss(chain_matrices(directions, start), index)))
+            found.append((angle, index, np.rad2deg(start)))
+        least = min(angle for angle, _, _ in found)
+        ties = [item for item in found if item[0] <= least + _TIE]
+        placed = self._score(np.array([i for _, i, _ in ties]), np.stack([p for _, _, p in ties]))
+        soonest = int(np.argmin(placed.cost))
+        return ties[soonest][0], ties[soonest][1], placed.positions[soonest]
 
     def result(self, index: int, positions: FloatArray) -> Reach:
         """The setting as a `Reach`."""

@@ -193,6 +193,34 @@ def test_out_of_reach_is_said():
     assert "cannot be reached" in done[-1].reason
 
 
+def one_axis(off_deg):
+    """A world with one axis of 45 degrees each way, which comes as near to the target as ``off_deg``."""
+    axes = (Axis("omega", "rotation", (0, 1, 0), (-45, 45), 5.0),)
+    narrow = Task.usual(
+        SI,
+        type(LAB)(LAB.name, LAB.title, LAB.beam, LAB.detectors, Goniometer(axes), LAB.sample, 60.0, ""),
+    )
+    aligned = rotation_matrix([np.deg2rad(off_deg), 0.0, 0.0]) @ usual_target().laboratory_u(SI.b)
+    return FakeInstrument(rotation_matrix([0.0, np.deg2rad(30.0), 0.0]) @ aligned, task=narrow)
+
+
+def test_near_enough_is_not_out_of_reach():
+    """No setting is exact, but one lies within the tolerance: it goes there, looks, and declares."""
+    world = one_axis(0.05)
+    done = world.play(IndexAndMove())
+    assert [type(d) for d in done] == [Expose, Move, Expose, Declare]
+    assert world.axes["omega"] == pytest.approx(-30.0, abs=0.01)
+    assert np.rad2deg(TASK.target.error(world.u_lab(), SI)) == pytest.approx(0.05, abs=0.002)
+
+
+def test_a_little_too_far_is_looked_at_before_giving_up():
+    """0.15 degrees may be within what the axes lie about: only the frame there tells."""
+    done = one_axis(0.15).play(IndexAndMove())
+    assert [type(d) for d in done][:3] == [Expose, Move, Expose]
+    assert isinstance(done[-1], GiveUp)
+    assert "cannot be reached" in done[-1].reason
+
+
 @pytest.mark.parametrize(
     "make", [IndexAndMove, lambda: Random(np.random.default_rng(0)), lambda: Oracle(None)]
 )

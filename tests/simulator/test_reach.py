@@ -230,3 +230,20 @@ def test_fast_enough_for_a_loop(target):
         reach(goniometer, u, target, CUBIC, {})
         spans.append(time.perf_counter() - start)
     assert min(spans) < 0.05  # about 0.001 (full) and 0.009 s (free turn) on an idle core; CI may be slow
+
+
+@pytest.mark.parametrize("start", [-300.0, -100.0, 0.0, 40.0, 100.0, 200.0, 355.0])
+def test_of_equally_near_settings_the_soonest(start):
+    """A two-sided direction 0.05 deg off the plane that one rotation sweeps: of four settings as near, the next one."""
+    goniometer = chain((0, 1, 0), limits=(-360.0, 360.0))
+    two_sided = SimpleNamespace(b=np.eye(3), symmetry=np.stack([np.eye(3), np.diag([1.0, -1.0, -1.0])]))
+    u = (
+        Rotation.from_euler("y", 30.0, degrees=True).as_matrix()
+        @ Rotation.from_euler("x", 0.05, True).as_matrix()
+    )
+    with pytest.raises(OutOfReachError) as caught:
+        reach(goniometer, u, Target(Alignment("uvw", (0, 0, 1), (0, 0, 1))), two_sided, {"a0": start})
+    nearest = caught.value.nearest
+    assert np.rad2deg(nearest.error_rad) == pytest.approx(0.05)
+    places = np.array([-210.0, -30.0, 150.0, 330.0])
+    assert nearest.positions["a0"] == pytest.approx(places[np.argmin(np.abs(places - start))], abs=1e-3)
