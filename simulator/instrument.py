@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lauepilot.simulator.beams import spectrum_problems
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Background, Detector, Region, Sensor
 from lauepilot.simulator.goniometer import Axis, Goniometer
@@ -35,7 +36,7 @@ class Beam:
     radiation
         ``xray`` or ``neutron``.
     spectrum
-        Name of a constructor in `lauepilot.simulator.spectra` with its arguments, as in the YAML file.
+        ``kind``, a name in `lauepilot.simulator.beams.SPECTRA`, with the constructor's arguments, as in the YAML file.
     size_mm
         Full widths at the sample (x, y).
     divergence_deg
@@ -282,15 +283,13 @@ def parse_instrument(text: str, origin: str = "<text>") -> Instrument:
         raise InstrumentError(
             f"{origin} must hold keys such as name, beam, detectors; it holds {type(raw).__name__}."
         )
+    wrong, model = _spectrum_lines(raw), None
     try:
         model = _Instrument.model_validate(raw)
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"]) or "(file)"
-            value = "nothing" if item["type"] == "missing" else repr(item["input"])
-            lines.append(f"  {key}: {item['msg']}; got {value[:120]}")
-        raise InstrumentError(f"{origin} is not a valid instrument:\n" + "\n".join(lines)) from None
+        wrong = _lines(error) + wrong
+    if model is None or wrong:
+        raise InstrumentError(f"{origin} is not a valid instrument:\n" + "\n".join(wrong))
     names = [a.name for a in model.goniometer]
     if len(set(names)) != len(names):
         raise InstrumentError(f"{origin}: goniometer: axis names must differ; got {', '.join(names)}.")
@@ -304,3 +303,30 @@ def parse_instrument(text: str, origin: str = "<text>") -> Instrument:
         exposure_s=model.exposure_s,
         source=model.source,
     )
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """Key, what is allowed and what came, a line each."""
+    items = error.errors()
+    lines = []
+    for item in items:
+        place = item["loc"]
+        inside = any(o["loc"][: len(place)] == place and len(o["loc"]) > len(place) for o in items)
+        if item["type"] == "too_short" and inside:
+            continue  # pydantic counts the good members only: too few of them is no fault of its own
+        key = ".".join(str(part) for part in place) or "(file)"
+        lines.append(_line(key, item["msg"], "nothing" if item["type"] == "missing" else repr(item["input"])))
+    return lines
+
+
+def _spectrum_lines(raw: Mapping[str, Any]) -> list[str]:
+    """The same for the arguments of the beam's spectrum, where there are any."""
+    beam = raw.get("beam")
+    spectrum = beam.get("spectrum") if isinstance(beam, Mapping) else None
+    if not isinstance(spectrum, Mapping):
+        return []  # the model says so
+    return [_line(f"beam.spectrum.{key}", text, came) for key, text, came in spectrum_problems(spectrum)]
+
+
+def _line(key: str, allowed: str, came: str) -> str:
+    return f"  {key}: {allowed}; got {came[:120]}"

@@ -10,7 +10,6 @@ harmonic by harmonic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,20 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lauepilot.simulator import corrections, spectra
+from lauepilot.simulator.beams import SPECTRA
 from lauepilot.simulator.conventions import HC_KEV_A, FloatArray
 from lauepilot.simulator.crystal import Crystal, dispersion, form_factor
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.instrument import Beam, Instrument, InstrumentError
 from lauepilot.simulator.kernels import pack_detector, trace_batch
 from lauepilot.simulator.table_kernels import node_rates
-
-SPECTRA: Mapping[str, Callable[..., spectra.Spectrum]] = {
-    "tungsten_tube": spectra.tungsten_tube,
-    "bending_magnet": spectra.bending_magnet,
-    "maxwellian": spectra.maxwellian,
-    "tabulated": spectra.tabulated,
-    "csv": spectra.from_csv,
-}
 
 #: Scattering length of one electron, or of one femtometre, in angstrom.
 UNIT_LENGTH_A = {"xray": corrections.CLASSICAL_ELECTRON_RADIUS_A, "neutron": 1e-5}

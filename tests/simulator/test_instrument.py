@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,15 +111,94 @@ def test_missing_and_unreadable(tmp_path: Path) -> None:
         load_instrument(tmp_path / "b.yaml")
 
 
+def test_a_wrong_member_of_a_list_is_one_error() -> None:
+    """The true one alone: that no good detector or axis is left over follows from it."""
+    for wrong, key in (("distance_mm: -1", "detectors.0.distance_mm"), ("speed: 0", "goniometer.0.speed")):
+        right = {"distance_mm: -1": "distance_mm: 40", "speed: 0": "speed: 5"}[wrong]
+        with pytest.raises(InstrumentError) as caught:
+            parse_instrument(LAB.replace(right, wrong), "mine.yaml")
+        lines = str(caught.value).splitlines()
+        assert len(lines) == 2
+        assert lines[1].startswith(f"  {key}: Input should be greater than 0")
+    content = yaml.safe_load(LAB) | {"goniometer": []}
+    with pytest.raises(InstrumentError, match=r"goniometer: Tuple should have at least 1 item.*; got \[\]"):
+        parse_instrument(yaml.safe_dump(content), "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "message"),
+    [
+        ("{kind: laser}", r"kind: Input should be one of tungsten_tube, .*, csv; got 'laser'"),
+        ("{kv: 35}", r"kind: Input should be one of tungsten_tube.*; got nothing"),
+        ("{kind: [1]}", r"kind: Input should be one of tungsten_tube.*; got \[1\]"),
+        (
+            "{kind: maxwellian, temperature_k: 300, total_flux: 1, wavelength_min_a: 1}",
+            r"wavelength_max_a: Field required; maxwellian takes temperature_k, .*wavelength_max_a; got nothing",
+        ),
+        (
+            "{kind: bending_magnet, critical_energy_kev: 19, flux_peak: 1, energy_range: [5, 23]}",
+            r"energy_range: Extra inputs are not permitted; bending_magnet takes .*energy_range_kev.*; got \[5, 23\]",
+        ),
+        (
+            "{kind: bending_magnet, critical_energy_kev: many, flux_peak: 1}",
+            r"critical_energy_kev: Input should be a valid number; got 'many'",
+        ),
+        (
+            "{kind: bending_magnet, critical_energy_kev: 19, flux_peak: '1', energy_range_kev: [5]}",
+            r"flux_peak: Input should be a valid number; got '1'\n  beam\.spectrum\.energy_range_kev\.1: Field required",
+        ),
+        (
+            "{kind: tungsten_tube, kv: 35, current_ma: .nan, distance_mm: 500, filtration_mm: {Be: thin}}",
+            r"filtration_mm\.Be: Input should be a valid number; got 'thin'\n  beam\.spectrum\.current_ma: .*finite",
+        ),
+        (
+            "{kind: tabulated, flux: 1, energy_kev: [1, 2]}",
+            r"flux: Input should be a valid (list|array); got 1",
+        ),
+        ("{kind: csv, path: 3}", r"path: Input should be a valid string; got 3"),
+    ],
+)
+def test_spectra_are_checked_when_the_file_is_read(
+    spectrum: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File, key, what is allowed and what came, and no spectrum is computed for it."""
+    content = yaml.safe_load(LAB)
+    content["beam"]["spectrum"] = yaml.safe_load(spectrum)
+    monkeypatch.setattr("lauepilot.simulator.spectra.Spectrum", None)
+    head = r"mine\.yaml is not a valid instrument:\n  beam\.spectrum\."
+    with pytest.raises(InstrumentError, match=head + message):
+        parse_instrument(yaml.safe_dump(content), "mine.yaml")
+
+
+def test_all_spectra_can_be_written_as_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lauepilot.simulator.spectra.Spectrum", None)
+    for spectrum in (
+        {"kind": "tabulated", "flux": [1, 2.5], "energy_kev": [8, 9], "radiation": "xray"},
+        {"kind": "csv", "path": "flux.csv", "radiation": "neutron"},
+        {"kind": "bending_magnet", "critical_energy_kev": 19, "flux_peak": 1e12, "energy_range_kev": [5, 23]},
+        {
+            "kind": "maxwellian",
+            "temperature_k": 300,
+            "total_flux": 1,
+            "wavelength_min_a": 1,
+            "wavelength_max_a": 2,
+        },
+    ):
+        content = yaml.safe_load(LAB)
+        content["beam"]["spectrum"] = spectrum
+        assert parse_instrument(yaml.safe_dump(content)).beam.spectrum == spectrum
+
+
 def test_spectra_that_do_not_fit() -> None:
+    beam = parse_instrument(LAB).beam
     with pytest.raises(
         InstrumentError, match=r"beam\.spectrum\.kind: got 'laser'; allowed are tungsten_tube"
     ):
-        beam_spectrum(parse_instrument(LAB.replace("tungsten_tube", "laser")).beam)
+        beam_spectrum(replace(beam, spectrum={"kind": "laser"}))
     with pytest.raises(InstrumentError, match="is for xray, the beam is neutron"):
         beam_spectrum(parse_instrument(LAB.replace("radiation: xray", "radiation: neutron")).beam)
     with pytest.raises(InstrumentError, match=r"beam\.spectrum \(tungsten_tube\): .*volts"):
-        beam_spectrum(parse_instrument(LAB.replace("kv: 35", "volts: 35")).beam)
+        beam_spectrum(replace(beam, spectrum={"kind": "tungsten_tube", "volts": 35}))
 
 
 def test_axis_names_differ() -> None:
