@@ -61,7 +61,7 @@ def draw_pattern(
     rows, cols = detector.shape
     scale = _SIDE_IN / max(rows, cols)
     width, height = cols * scale, rows * scale
-    top, side, bottom = 0.75, 0.75, 0.75
+    top, side, bottom = 0.75, 0.75, 0.8
     figure = Figure(figsize=(max(width + 2 * side, 7.0), height + top + bottom), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     full_width, full_height = figure.get_size_inches()
@@ -87,11 +87,13 @@ def draw_pattern(
         _draw_labels(axes, _points(predicted), np.asarray(hkl), detector.shape, labels, taken)
     handles, names = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(
+        # Placed in inches from the edge: a share of the axes' height would reach into the label under flat patterns.
+        figure.legend(
             handles,
             names,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.055),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.04 / full_height),
+            borderaxespad=0.0,
             ncols=3,
             frameon=False,
             fontsize=9,
