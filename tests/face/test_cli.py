@@ -36,6 +36,13 @@ def test_help_is_fast_and_tells_the_exit_codes(tmp_path):
         assert command in done.stdout
 
 
+@pytest.mark.parametrize("command", ["align", "index", "simulate", "bench", "crystals", "instruments"])
+def test_help_of_each_command_tells_the_exit_codes(lauepilot, command):
+    result = lauepilot(command, "--help")
+    assert result.exit_code == 0
+    assert "Exit codes: 0 done" in " ".join(result.stdout.split())
+
+
 @pytest.mark.parametrize("command", ["align", "index", "simulate"])
 def test_no_command_loads_torch(command, tmp_path):
     arguments = {

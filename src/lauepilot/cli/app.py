@@ -257,7 +257,7 @@ def bench(
     return Exit.DONE
 
 
-@app.command()
+@app.command(epilog=EXIT_HELP)
 @guarded
 def crystals(json_output: JsonOption = False) -> int:
     """List the built-in crystals."""
@@ -271,7 +271,7 @@ def crystals(json_output: JsonOption = False) -> int:
     return Exit.DONE
 
 
-@app.command()
+@app.command(epilog=EXIT_HELP)
 @guarded
 def instruments(json_output: JsonOption = False) -> int:
     """List the shipped instruments."""
