@@ -87,7 +87,7 @@ class Simulated:
     u_lab
         True laboratory orientation (3, 3).
     spots
-        True spots on the sensor, brightest first.
+        True spots on the sensor, in the order of the ray table (brightest rays first, not spots).
     twin
         Where it came from.
     """
