@@ -26,19 +26,16 @@ from lauepilot.perception.lauetools import (
 from lauepilot.simulator.conventions import HC_KEV_A, axis_rotation
 from lauepilot.simulator.instrument import load_instrument
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "laue"
 FITS = {
     "3C-SiC_img_10066": (41, 0.245, 4.3596),
     "Ge0001": (83, 0.579, 5.431),
     "Ge_blanc_0000_LT_5": (95, 0.191, 5.6575),
 }
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real data in {DATA}")
 
 
-@needs_data
 @pytest.mark.parametrize("name", FITS)
-def test_fit_geometry_gives_the_files_angles(name: str) -> None:
-    fit = read_fit(DATA / f"{name}.fit")
+def test_fit_geometry_gives_the_files_angles(name: str, shared_data: Path) -> None:
+    fit = read_fit(shared_data / "laue" / f"{name}.fit")
     assert fit.geometry is not None
     detector = fit.geometry.to_detector()
     two_theta, chi = scattering_angles(detector, fit.predicted_px)
@@ -50,11 +47,10 @@ def test_fit_geometry_gives_the_files_angles(name: str) -> None:
         assert np.abs(np.rad2deg(chi) - fit.columns["chi_exp"]).max() < 1e-5
 
 
-@needs_data
 @pytest.mark.parametrize("name", FITS)
-def test_fit_orientation_gives_the_files_positions_and_energies(name: str) -> None:
+def test_fit_orientation_gives_the_files_positions_and_energies(name: str, shared_data: Path) -> None:
     n, mean, _ = FITS[name]
-    fit = read_fit(DATA / f"{name}.fit")
+    fit = read_fit(shared_data / "laue" / f"{name}.fit")
     assert fit.geometry is not None
     assert len(fit.hkl) == n
     q = fit.hkl @ fit.ub.T
@@ -69,20 +65,18 @@ def test_fit_orientation_gives_the_files_positions_and_energies(name: str) -> No
     np.testing.assert_allclose(HC_KEV_A * k / (2 * np.pi), fit.energy_kev, rtol=2e-4)
 
 
-@needs_data
 @pytest.mark.parametrize("name", FITS)
-def test_fit_splits_into_rotation_and_cell(name: str) -> None:
-    fit = read_fit(DATA / f"{name}.fit")
+def test_fit_splits_into_rotation_and_cell(name: str, shared_data: Path) -> None:
+    fit = read_fit(shared_data / "laue" / f"{name}.fit")
     np.testing.assert_allclose(fit.u_lab @ fit.u_lab.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(fit.u_lab) == pytest.approx(1.0)
     np.testing.assert_allclose(fit.u_lab @ fit.b, fit.ub, atol=1e-12)
     np.testing.assert_allclose(2 * np.pi * np.linalg.inv(fit.b)[0, 0], FITS[name][2], rtol=1e-3)
 
 
-@needs_data
 @pytest.mark.parametrize(("name", "n"), [("Ge0001", 83), ("Ge_blanc_0000_LT_5", 97)])
-def test_lists(name: str, n: int) -> None:
-    dat, cor = read_dat(DATA / f"{name}.dat"), read_cor(DATA / f"{name}.cor")
+def test_lists(name: str, n: int, shared_data: Path) -> None:
+    dat, cor = read_dat(shared_data / "laue" / f"{name}.dat"), read_cor(shared_data / "laue" / f"{name}.cor")
     assert len(dat.pixels) == len(cor.pixels) == n
     np.testing.assert_allclose(dat.pixels, cor.pixels)
     assert dat.geometry is None
@@ -96,9 +90,8 @@ def test_lists(name: str, n: int) -> None:
     np.testing.assert_allclose(spots.covariance_px2[0], np.eye(2) * 0.09)
 
 
-@needs_data
-def test_det() -> None:
-    geometry = read_det(DATA / "calibGe111.det")
+def test_det(shared_data: Path) -> None:
+    geometry = read_det(shared_data / "laue" / "calibGe111.det")
     assert geometry == LaueToolsGeometry(70.775, 941.74, 1082.56, 0.63, -0.682, 0.079142, (2048, 2048))
 
 
