@@ -308,8 +308,8 @@ def _ub(setup: Setup, result: AlignResult, orientation: Orientation) -> dict[str
             "axes": then,
             "axes_at_end": dict(result.axes),
             "axes_units": {axis.name: axis.unit for axis in setup.task.instrument.goniometer.axes},
-            "axes_about": "U and UB above are those of the laboratory at axes (Z U): where the run ended if it was declared, "
-            "else where the last indexed frame was taken; on the holder, all axes at zero:",
+            "axes_about": "U and UB above are those of the laboratory at axes (Z U): where the run ended if it was "
+            "declared, else where the last indexed frame was taken; on the holder, all axes at zero:",
             "U_holder": z.T @ orientation.u,
             "UB_holder": z.T @ orientation.ub,
         },
@@ -324,9 +324,7 @@ def _axes_of(result: AlignResult) -> dict[str, float]:
 def _at_end(setup: Setup, result: AlignResult, orientation: Orientation) -> FloatArray:
     """The laboratory orientation (3, 3) that a result's orientation predicts for the axes at the end."""
     goniometer = setup.task.instrument.goniometer
-    return np.asarray(
-        goniometer.matrix(result.axes) @ goniometer.matrix(_axes_of(result)).T @ orientation.u
-    )
+    return np.asarray(goniometer.matrix(result.axes) @ goniometer.matrix(_axes_of(result)).T @ orientation.u)
 
 
 def summarise(setup: Setup, ended: Ended, files: Mapping[str, Any]) -> dict[str, Any]:

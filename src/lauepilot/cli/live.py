@@ -174,7 +174,9 @@ def show_end(screen: Console, summary: Mapping[str, Any]) -> None:
         )
         if summary["U_axes"] != summary["axes"]:
             there = ", ".join(f"{name} {value:.3f}" for name, value in summary["U_axes"].items())
-            screen.print(f"that of the last indexed frame, at {there}; the axes have moved since", style="dim")
+            screen.print(
+                f"that of the last indexed frame, at {there}; the axes have moved since", style="dim"
+            )
     said = truth["misorientation_deg"]
     screen.print(
         f"The truth (it is a simulation): the target is missed by {truth['target_missed_by_deg']:.4f} deg"
