@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest, kstest
 
 from lauepilot import bench
-from lauepilot.bench import indexing, lauetools, simulator
+from lauepilot.bench import align, indexing, lauetools, simulator
 from lauepilot.bench.figures import GOALS, Figure, Peer, median, quantile_interval, share, wilson
 from lauepilot.bench.lists import Spoiling, anywhere, spoiled
 from lauepilot.bench.timing import machine, one_core, timed
@@ -153,6 +153,23 @@ def test_indexing_figures_of_a_small_set() -> None:
     assert turned.wrong_declared == (answer.confidence >= indexing.DECLARED)
     times = {f.name: f.value for f in indexing.times_80(done)}
     assert set(times) == {"median_ms", "median_ms_worst", "p95_ms"}
+
+
+def test_speeds_of_environments_say_what_they_step_through() -> None:
+    """The batched environment makes no frame: nobody must take its speed for the full one's."""
+    figure = align.env_steps("env_spot_steps_per_s", "spots", 4, 3)
+    assert (figure.unit, figure.n) == ("1/s", 3 * 10 * 4)
+    assert figure.value > 0.0
+    for word in ("batched", "no full frame", "truth plus a modelled error"):
+        assert word in figure.settings["env"]
+
+
+@pytest.mark.slow
+def test_speed_of_learning_says_with_which_settings() -> None:
+    ppo = align.ppo_steps(1)
+    assert ppo.settings["env"] == align.BATCHED
+    assert ppo.settings["n_epochs"] != 10  # stable-baselines3's default; so:
+    assert "defaults but for n_steps, batch_size and n_epochs" in ppo.settings["policy"]
 
 
 def test_spot_list_times() -> None:

@@ -22,6 +22,11 @@ from lauepilot.envs.vector import LaueAlignVectorEnv
 #: One crystal of each system, and one more; all of the zoo.
 CRYSTALS = ("si", "yfe2ge2", "4h-sic", "quartz", "ybco", "feps3", "kyanite", "ca2ruo4")
 TOLERANCE_DEG = 0.1
+#: What the figures of speed step through (`lauepilot.envs.batch` says the rest).
+BATCHED = (
+    "lauepilot/LaueAlign-v0, batched (lauepilot.envs.batch): no full frame is rendered or indexed; the belief is the truth "
+    "plus a modelled error"
+)
 
 
 def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
@@ -115,7 +120,7 @@ def env_steps(name: str, kind: ObservationKind, envs: int, rounds: int) -> Figur
             speeds.append(steps * envs / spent)
     env.close()
     settings = {
-        "env": "lauepilot/LaueAlign-v0, batched",
+        "env": BATCHED,
         "crystal": "si",
         "instrument": "lab",
         "observation": kind,
@@ -165,7 +170,8 @@ def ppo_steps(rounds: int) -> Figure:
             "crystal": "si",
             "instrument": "lab",
             "observation": "spots",
-            "policy": "MultiInputPolicy, stable-baselines3 defaults",
+            "env": BATCHED,
+            "policy": "MultiInputPolicy; stable-baselines3's defaults but for n_steps, batch_size and n_epochs, as below",
             "num_envs": envs,
             "n_steps": steps,
             "batch_size": 2048,
