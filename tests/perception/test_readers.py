@@ -15,9 +15,6 @@ from lauepilot.perception.readers import FrameFileError, read_any, read_frame, w
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import load_instrument
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "laue"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real data in {DATA}")
-
 
 @pytest.fixture
 def counts() -> np.ndarray:
@@ -122,29 +119,27 @@ def test_foreign_images(tmp_path: Path, counts: np.ndarray) -> None:
     np.testing.assert_array_equal(read_frame(tmp_path / "a.jp2").counts, counts)
 
 
-@needs_data
-def test_real_jpeg2000() -> None:
+def test_real_jpeg2000(shared_data: Path) -> None:
     """Sum and extremes as imagecodecs 2026.3 (OpenJPEG, another binding) decodes them."""
-    frame = read_frame(DATA / "ge.jp2")
+    frame = read_frame(shared_data / "laue" / "ge.jp2")
     assert frame.counts.shape == (2018, 2016)
     assert frame.counts.dtype == np.uint16
     assert (int(frame.counts.min()), int(frame.counts.max())) == (16, 32627)
     assert int(frame.counts.sum(dtype=np.int64)) == 4656189372
 
 
-@needs_data
-def test_lauetools_lists() -> None:
-    found = read_any(DATA / "Ge_blanc_0000_LT_5.fit")
+def test_lauetools_lists(shared_data: Path) -> None:
+    found = read_any(shared_data / "laue" / "Ge_blanc_0000_LT_5.fit")
     assert found.frame is None
     assert found.spots is not None
     assert found.detector is not None
     assert len(found.spots) == 95
-    fit = read_fit(DATA / "Ge_blanc_0000_LT_5.fit")
+    fit = read_fit(shared_data / "laue" / "Ge_blanc_0000_LT_5.fit")
     np.testing.assert_allclose(found.spots.pixels, fit.pixels[np.argsort(-fit.intensity, kind="stable")])
-    assert read_any(DATA / "Ge0001.dat").detector is None
-    assert read_any(DATA / "calibGe111.det").detector is not None
+    assert read_any(shared_data / "laue" / "Ge0001.dat").detector is None
+    assert read_any(shared_data / "laue" / "calibGe111.det").detector is not None
     with pytest.raises(FrameFileError, match="list of spots"):
-        read_frame(DATA / "Ge0001.cor")
+        read_frame(shared_data / "laue" / "Ge0001.cor")
 
 
 def test_bad_files_are_explained(tmp_path: Path, counts: np.ndarray) -> None:

@@ -17,8 +17,6 @@ from lauepilot.simulator.detector import Region
 from lauepilot.simulator.frame import Frame, FrameError
 from lauepilot.simulator.instrument import load_instrument
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "laue"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real data in {DATA}")
 ROUND = np.eye(2)
 
 
@@ -221,10 +219,9 @@ def test_speed() -> None:
     assert min(taken) < 0.5
 
 
-@needs_data
-def test_real_frame_against_a_plain_search() -> None:
+def test_real_frame_against_a_plain_search(shared_data: Path) -> None:
     """Median filter, Gaussian, maxima: what it sees above 12 sigma and off the border is in our list, and back."""
-    frame = read_frame(DATA / "ge.jp2")
+    frame = read_frame(shared_data / "laue" / "ge.jp2")
     spots = find_spots(frame)
     assert 170 < len(spots) < 230
     counts = frame.counts.astype(float)
@@ -242,11 +239,10 @@ def test_real_frame_against_a_plain_search() -> None:
     assert np.mean(distance.min(axis=0)[strong] < 2) > 0.98
 
 
-@needs_data
-def test_positions_agree_with_fits_by_others() -> None:
+def test_positions_agree_with_fits_by_others(shared_data: Path) -> None:
     """lauexplore's fitted positions; its ``xcam`` counts along the stored array's rows."""
-    windows = np.load(DATA / "ROIs.npy", mmap_mode="r")
-    theirs = np.loadtxt(DATA / "ROIs_fit_properties.txt")[:, [3, 2]]
+    windows = np.load(shared_data / "laue" / "ROIs.npy", mmap_mode="r")
+    theirs = np.loadtxt(shared_data / "laue" / "ROIs_fit_properties.txt")[:, [3, 2]]
     difference = []
     for i in range(0, len(windows), 41):
         spots = find_spots(Frame(np.array(windows[i]), 1.0))
