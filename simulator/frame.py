@@ -64,12 +64,12 @@ class Frame:
             raise FrameError(
                 f"The frame holds {bad} pixels that are NaN or infinite. Mask or repair them first."
             )
+        if np.count_nonzero(self.counts >= self.saturation) > 0.5 * self.counts.size:
+            raise FrameError(
+                f"More than half of the pixels are saturated (>= {self.saturation:g}). Expose for a shorter time."
+            )
         if self.counts.max() == self.counts.min():
             raise FrameError(
                 f"Every pixel of the frame is {self.counts.flat[0]}: no photon was counted. "
                 "Was the shutter open and the detector on?"
-            )
-        if np.count_nonzero(self.counts >= self.saturation) > 0.5 * self.counts.size:
-            raise FrameError(
-                f"More than half of the pixels are saturated (>= {self.saturation:g}). Expose for a shorter time."
             )

@@ -203,6 +203,8 @@ def test_bad_frames() -> None:
         find_spots(Frame(np.zeros((50, 50)), 1.0))
     with pytest.raises(FrameError, match="saturated"):
         find_spots(Frame(np.where(np.eye(50) > 0, 0, 65535), 1.0))
+    with pytest.raises(FrameError, match="saturated"):
+        find_spots(Frame(np.full((50, 50), 65535), 1.0))
 
 
 def test_speed() -> None:
