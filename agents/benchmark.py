@@ -83,6 +83,7 @@ class Score:
             "exposures": self.figure("exposures"),
             "miss_deg": self.figure("miss_deg"),
             "miss_worst_deg": self.figure("miss_deg", np.max),
+            "orientation_error_worst_deg": self.figure("orientation_error_deg", np.max),
         }
 
 
@@ -114,7 +115,7 @@ def play_many(
     games, seed
         How many, and the seed of the first; the k-th has ``(seed, k)``.
     tolerance_deg
-        Within which a declaration is right.
+        Within which a declaration is right (`lauepilot.envs.tasks.Align` says what else it needs).
     processes
         Games are shared out among so many processes.
     make

@@ -33,6 +33,9 @@ class Played(Protocol):
     def miss_deg(self) -> float:
         """True angle to the target now, degrees."""
 
+    def misorientation_deg(self, u_lab: ArrayLike) -> float:
+        """Angle between a claimed laboratory orientation (3, 3) and the true one now, over symmetry, degrees."""
+
     def reachable(self) -> bool:
         """Whether the target truly is within reach."""
 
@@ -44,7 +47,10 @@ class Align:
     Attributes
     ----------
     tolerance_deg
-        A declaration is right within this angle of the target.
+        A declaration is right within this angle of the target, if the declared orientation is the true one.
+    claim_deg, claim_sigmas
+        How far the declared orientation may be from the truth: the greater of an angle and so many of its own
+        standard deviations (worst direction). It catches other solutions, not noise.
     max_steps, max_time_s
         The game is cut off after so many decisions or seconds.
     time_unit_s
@@ -55,6 +61,8 @@ class Align:
     """
 
     tolerance_deg: float = 0.1
+    claim_deg: float = 0.5
+    claim_sigmas: float = 5.0
     max_steps: int = 50
     max_time_s: float = 3600.0
     time_unit_s: float = 600.0
@@ -70,12 +78,18 @@ class Align:
     def outcome(self, world: Played, decision: Decision, n_steps: int) -> Outcome | None:
         """How the game ended with this decision, the ``n_steps``-th; None if it goes on."""
         if isinstance(decision, Declare):
-            return "right" if world.miss_deg() <= self.tolerance_deg else "wrong"
+            there = world.miss_deg() <= self.tolerance_deg
+            return "right" if there and self._claim_holds(world, decision) else "wrong"
         if isinstance(decision, GiveUp):
             return "gave_up" if world.reachable() else "out_of_reach"
         if n_steps >= self.max_steps or world.clock_s >= self.max_time_s:
             return "too_long"
         return None
+
+    def _claim_holds(self, world: Played, decision: Declare) -> bool:
+        """Whether the crystal stands as declared: an experiment goes on with that orientation, by luck there or not."""
+        allowed = max(self.claim_deg, self.claim_sigmas * decision.orientation.sigma_deg)
+        return world.misorientation_deg(decision.orientation.u) <= allowed
 
     def rewards(self, seconds: float, refused: bool, outcome: Outcome | None) -> dict[str, float]:
         """Terms of the reward of one step, by name: ``time`` for the ``seconds`` it took, and what happened."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from lauepilot.envs.loop import GameOverError, Loop
 from lauepilot.envs.seen import Seen
@@ -16,15 +17,15 @@ from lauepilot.simulator.goniometer import Goniometer
 from lauepilot.simulator.orientation import Orientation
 
 START = Observation({}, Goniometer(()), 0.0, 0.0, 0, 0.0)
-ANY = Declare(Orientation(np.eye(3), np.eye(3), np.eye(3)))
+ANY = Declare(Orientation(np.eye(3), np.eye(3), np.zeros((3, 3))))
 
 
 class World:
     """Every move takes 10 s, negative exposures are refused; the truth is what the test says."""
 
-    def __init__(self, miss=0.0, reach=True):
+    def __init__(self, miss=0.0, reach=True, u=np.eye(3)):
         self.clock_s = 0.0
-        self.miss, self.reach = miss, reach
+        self.miss, self.reach, self.u = miss, reach, u
 
     def reset(self, rng, u=None):
         self.clock_s = 0.0
@@ -39,6 +40,9 @@ class World:
 
     def miss_deg(self):
         return self.miss
+
+    def misorientation_deg(self, u_lab):
+        return float(np.rad2deg(Rotation.from_matrix(np.asarray(u_lab).T @ self.u).magnitude()))
 
     def reachable(self):
         return self.reach
@@ -76,6 +80,23 @@ def test_ends(miss, reach, decision, outcome, worth):
     assert not turn.truncated
     with pytest.raises(GameOverError, match="reset"):
         game.step(decision)
+
+
+@pytest.mark.parametrize(
+    ("off_deg", "sigma_deg", "outcome"),
+    [
+        (90.0, 0.01, "wrong"),
+        (0.6, 0.01, "wrong"),
+        (0.4, 0.01, "right"),
+        (0.9, 0.2, "right"),
+        (1.1, 0.2, "wrong"),
+    ],
+)
+def test_on_target_with_a_wrong_orientation_declared_is_wrong(off_deg, sigma_deg, outcome):
+    """The identity is declared; the crystal is on target, but turned by so much from it."""
+    world = World(0.0, u=Rotation.from_rotvec([0.0, 0.0, off_deg], degrees=True).as_matrix())
+    claim = Orientation(np.eye(3), np.eye(3), np.eye(3) * np.deg2rad(sigma_deg) ** 2)
+    assert loop(world).step(Declare(claim)).outcome == outcome
 
 
 def test_wrong_is_worse_than_giving_up_is_worse_than_time():
