@@ -19,7 +19,7 @@ from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
 
-#: What a usual installation knows of its detector's pose: what the Twin's default faults draw from.
+#: What a usual installation knows of its detector's pose: wider than what the Twin's default faults draw from (0.3).
 USUAL_PRIOR = GeometryPrior(distance_mm=0.5, centre_mm=0.5, tilt_deg=0.5)
 
 
