@@ -20,7 +20,7 @@ from ophyd.status import StatusBase
 
 from lauepilot.hardware.action import TICK_S, TimedAction, TimedStatus
 from lauepilot.hardware.errors import HardwareError, MotionError
-from lauepilot.hardware.protocols import Backend
+from lauepilot.hardware.protocols import Backend, Lattice
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.goniometer import Axis
 from lauepilot.simulator.goniometer import Goniometer as AxisChain
@@ -275,7 +275,7 @@ class LaueCamera(_OnBackend):
     """An area detector with its shutter.
 
     ``exposure_s`` is set before `trigger`; the frame is then in ``image`` (rows, cols) and, with all that belongs to
-    it, in ``frame``.
+    it, in ``frame``. ``crystal`` is the one believed to be mounted, None if nobody said.
     """
 
     exposure_s = Component(Value, value=1.0, unit="s", kind=Kind.normal)
@@ -293,6 +293,7 @@ class LaueCamera(_OnBackend):
 
     def __init__(self, prefix: str = "", **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
+        self.crystal: Lattice | None = None
         self.frame: Frame | None = None
         detector = self.instrument.detector
         bits = detector.sensor.bit_depth
@@ -378,16 +379,21 @@ def goniometer_device(
     return device
 
 
-def connect(backend: Backend, *, realtime_factor: float = 0.0) -> tuple[LaueCamera, Goniometer]:
+def connect(
+    backend: Backend, *, crystal: Lattice | None = None, realtime_factor: float = 0.0
+) -> tuple[LaueCamera, Goniometer]:
     """Camera and goniometer on one backend, which they use in turn.
 
     Parameters
     ----------
     backend
         The Twin, or what fits `Backend`.
+    crystal
+        What is mounted (not how); None takes ``backend.crystal``, which the Twin has.
     realtime_factor
         How many times faster than the wall the instrument's clock runs; 0 does everything at once.
     """
     lock = threading.RLock()
     camera = LaueCamera(backend=backend, name="camera", realtime_factor=realtime_factor, lock=lock)
+    camera.crystal = getattr(backend, "crystal", None) if crystal is None else crystal
     return camera, goniometer_device(backend, realtime_factor=realtime_factor, lock=lock)

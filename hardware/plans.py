@@ -157,7 +157,7 @@ def align_crystal(
     observer
         Turns frames into observations; None makes the usual one for the camera's instrument and the crystal.
     crystal
-        Which crystal; None takes ``agent.crystal``, if there is one.
+        Which crystal; None takes ``agent.crystal``, else ``camera.crystal``, which `connect` sets.
     max_steps, max_dose_s, max_exposure_s
         Limits of decisions, of open-shutter seconds in all, and of one exposure. The first two end with ``gave_up``.
     tolerance
@@ -180,7 +180,8 @@ def align_crystal(
         raise ValueError(
             f"max_steps, max_dose_s and max_exposure_s must be positive; got {max_steps}, {max_dose_s}, {max_exposure_s}."
         )
-    crystal = getattr(agent, "crystal", None) if crystal is None else crystal
+    for source in (agent, camera):
+        crystal = getattr(source, "crystal", None) if crystal is None else crystal
     task = Task(target, crystal, camera.instrument, max_steps, max_dose_s, max_exposure_s)
     eyes = _usual_observer(task) if observer is None else observer
     loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}))
@@ -342,8 +343,8 @@ class _Loop:
 def _usual_observer(task: Task) -> Observer:
     if not isinstance(task.crystal, Crystal):
         raise ValueError(
-            "align_crystal needs to know the crystal: give crystal=load_crystal(...), or observer=..., or an agent "
-            f"with .crystal; got {task.crystal!r}."
+            "align_crystal needs to know the crystal: give crystal=load_crystal(...) here or to connect(...), or an "
+            f"agent with .crystal, or observer=...; got {task.crystal!r}."
         )
     # Here, since it loads the indexer's compiled code, which a plan with its own observer does not need.
     from lauepilot.perception.observer import Observer as UsualObserver

@@ -11,8 +11,12 @@ from bluesky.utils import FailedStatus
 
 from lauepilot.hardware.devices import connect
 from lauepilot.hardware.errors import HardwareError, MotionError, StoppedError
+from lauepilot.hardware.plans import align_crystal
 from lauepilot.hardware.protocols import Backend
+from lauepilot.perception.observation import GiveUp
+from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.goniometer import ReachError
+from lauepilot.simulator.twin import Twin
 
 
 def test_protocols_of_bluesky_are_satisfied(world):
@@ -162,3 +166,26 @@ def test_no_thread_is_left(world):
     world.goniometer.settle()
     time.sleep(0.05)
     assert not [t for t in threading.enumerate() if t.name.startswith("lauepilot-")]
+
+
+def test_the_crystal_is_the_callers_the_agents_or_the_cameras(engine, world, scripted, target, documents):
+    si, ge, sic = (load_crystal(name) for name in ("si", "ge", "3c-sic"))
+    camera, goniometer = connect(world.backend, crystal=si)
+
+    def told(agent, **known):
+        engine(align_crystal(camera, goniometer, agent, target, observer=world.observer, **known))
+        return agent.task.crystal
+
+    assert told(scripted(GiveUp("enough"))) is si
+    with_own = scripted(GiveUp("enough"))
+    with_own.crystal = ge
+    assert told(with_own) is ge
+    with_own.script = [GiveUp("enough")]
+    assert told(with_own, crystal=sic) is sic
+    twin = Twin(ge, world.backend.instrument, rng=np.random.default_rng(1))
+    assert connect(twin)[0].crystal is ge
+    del documents[:]
+    camera, goniometer = connect(world.backend)
+    with pytest.raises(ValueError, match="needs to know the crystal"):
+        engine(align_crystal(camera, goniometer, scripted(), target))
+    assert not documents
