@@ -7,6 +7,7 @@ import time
 import pytest
 
 import lauepilot as package
+from lauepilot.cli.output import UserError
 from lauepilot.cli.targets import parse_target
 from lauepilot.simulator.crystal import zoo_names
 from lauepilot.simulator.instrument import instrument_names
@@ -101,3 +102,9 @@ def test_targets(text, primary, secondary):
     else:
         assert target.secondary is not None
         assert (target.secondary.kind, target.secondary.indices, target.secondary.direction) == secondary
+
+
+@pytest.mark.parametrize("text", ["[nan 0 1] beam", "[0 0 inf] beam", "[0 0 1] 0 0 nan", "[0 0 1] 1 -inf 0"])
+def test_targets_are_finite(text):
+    with pytest.raises(UserError, match="finite"):
+        parse_target(text)

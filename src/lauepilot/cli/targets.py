@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from lauepilot.cli.output import UserError
@@ -62,7 +63,7 @@ def _indices(text: str, whole: str) -> tuple[float, float, float]:
     )
     values = _three(numbers)
     if values is None or not any(values):
-        raise UserError(f"--target {whole!r}: {text!r} are not three indices, not all zero. {TARGET_HELP}")
+        raise UserError(f"--target {whole!r}: {text!r} are not three finite indices, not all zero. {TARGET_HELP}")
     return values
 
 
@@ -71,7 +72,7 @@ def _direction(text: str, whole: str) -> tuple[float, float, float]:
         return DIRECTIONS[text.lower()]
     values = _three(text.split())
     if values is None or not any(values):
-        raise UserError(f"--target {whole!r}: {text!r} is no direction. {TARGET_HELP}")
+        raise UserError(f"--target {whole!r}: {text!r} is no direction: no name of one, no three finite numbers, not all zero. {TARGET_HELP}")
     return values
 
 
@@ -80,4 +81,4 @@ def _three(words: list[str]) -> tuple[float, float, float] | None:
         a, b, c = (float(word) for word in words)
     except ValueError:
         return None
-    return a, b, c
+    return (a, b, c) if all(math.isfinite(x) for x in (a, b, c)) else None
