@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ def numbers(text: str) -> list[float]:
 def table(
     path: Path, names: list[str], rows: Iterable[str], wanted: tuple[str, ...]
 ) -> dict[str, FloatArray]:
-    """Columns (n,) by name; every ``wanted`` one is there and every row is complete, or `LaueToolsError`."""
+    """Columns (n,) by name; every ``wanted`` one is there and finite, and every row is complete, or `LaueToolsError`."""
     missing = [name for name in wanted if name not in names]
     if missing:
         raise LaueToolsError(
@@ -50,6 +51,12 @@ def table(
             values.append([float(x) for x in row.split()])
         except ValueError:
             raise LaueToolsError(f"{path}: spot {number} is not a row of numbers: {row[:80]!r}.") from None
+        bad = [name for name, value in zip(names, values[-1], strict=False) if not math.isfinite(value)]
+        if set(bad) & set(wanted):
+            raise LaueToolsError(
+                f"{path}: spot {number} has {' and '.join(bad)} that are NaN or infinite: {row[:80]!r}. "
+                "Delete that line."
+            )
         if len(values[-1]) != len(names):
             raise LaueToolsError(
                 f"{path}: spot {number} has {len(values[-1])} numbers, the head names {len(names)} columns. "
@@ -61,9 +68,14 @@ def table(
 
 
 def either(path: Path, columns: Mapping[str, FloatArray], *names: str) -> FloatArray:
-    """The column (n,) that goes by one of several names."""
+    """The column (n,) that goes by one of several names; `LaueToolsError` if it is missing or not finite."""
     for name in names:
         if name in columns:
+            bad = np.flatnonzero(~np.isfinite(columns[name]))
+            if bad.size:
+                raise LaueToolsError(
+                    f"{path}: spot {bad[0] + 1} has {name} that is NaN or infinite. Delete that line."
+                )
             return columns[name]
     raise LaueToolsError(f"{path}: wanted a column {' or '.join(names)}; there are {', '.join(columns)}.")
 

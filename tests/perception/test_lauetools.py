@@ -143,6 +143,10 @@ def test_messages(tmp_path: Path) -> None:
     (tmp_path / "a.cor").write_text("2theta chi X Y I\n90 0 1 2 3\n91 0 1\n")
     with pytest.raises(LaueToolsError, match="spot 2 has 3 numbers"):
         read_cor(tmp_path / "a.cor")
+    for number in ("nan", "inf"):
+        (tmp_path / "n.dat").write_text(f"peak_X peak_Y peak_Isub\n1 2 3\n4 5 {number}\n")
+        with pytest.raises(LaueToolsError, match=r"n\.dat: spot 2 has peak_Isub that are NaN"):
+            read_dat(tmp_path / "n.dat")
     (tmp_path / "a.dat").write_text("peak_X peak_Y\n1 2\n")
     with pytest.raises(LaueToolsError, match="peak_Isub"):
         read_dat(tmp_path / "a.dat")
