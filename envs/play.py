@@ -39,7 +39,8 @@ class EpisodeResult:
     Attributes
     ----------
     outcome
-        ``right`` or ``wrong`` (declared; `lauepilot.envs.tasks.Align` says which), ``gave_up``, ``out_of_reach`` (given up, and truly so), ``too_long``.
+        ``right`` or ``wrong`` (declared; `lauepilot.envs.tasks.Align` says which), ``gave_up``, ``out_of_reach`` (given
+        up, and truly so), ``too_long``.
     reason
         The last decision's, in words.
     miss_deg

@@ -23,9 +23,9 @@ ANY = Declare(Orientation(np.eye(3), np.eye(3), np.zeros((3, 3))))
 class World:
     """Every move takes 10 s, negative exposures are refused; the truth is what the test says."""
 
-    def __init__(self, miss=0.0, reach=True, u=np.eye(3)):
+    def __init__(self, miss=0.0, reach=True, u=None):
         self.clock_s = 0.0
-        self.miss, self.reach, self.u = miss, reach, u
+        self.miss, self.reach, self.u = miss, reach, np.eye(3) if u is None else u
 
     def reset(self, rng, u=None):
         self.clock_s = 0.0
