@@ -29,10 +29,6 @@ from lauepilot.simulator.conventions import FloatArray
 #: electron.
 CLASSICAL_ELECTRON_RADIUS_A: float = constants.physical_constants["classical electron radius"][0] * 1e10
 
-#: Wavelength in angstrom of a neutron of 2200 m/s, for which absorption cross-sections are tabulated (1.798
-#: A).
-THERMAL_NEUTRON_WAVELENGTH_A: float = constants.h / (constants.m_n * 2200.0) * 1e10
-
 #: Energies in keV between which the tables of Elam et al. hold, as xraydb states.
 ATTENUATION_RANGE_KEV = (0.1, 800.0)
 
@@ -254,28 +250,6 @@ def crystal_attenuation_per_mm(
     if not volume_a3 > 0.0:
         raise ValueError(f"The volume of a cell must be positive; {volume_a3} angstrom^3 came.")
     return linear_attenuation_per_mm({element: n / volume_a3 for element, n in counts.items()}, energy_kev)
-
-
-def neutron_attenuation_per_mm(
-    absorption_per_mm: float, wavelength_a: ArrayLike, scattering_per_mm: float = 0.0
-) -> FloatArray:
-    """Linear attenuation for neutrons in 1/mm: absorption that grows with the wavelength, and a constant.
-
-    Source: Sears (1992), Neutron News 3(3), 26, whose absorption cross-sections hold at 2200 m/s (1.798
-    angstrom). It does not hold near resonances (Cd, Sm, Eu, Gd below about 1 angstrom).
-
-    Parameters
-    ----------
-    absorption_per_mm
-        Absorption at 1.798 angstrom: the sum over the cell of Sears' cross-sections in barn, over its volume
-        in angstrom^3, times 0.1.
-    wavelength_a
-        Wavelengths in angstrom.
-    scattering_per_mm
-        Loss by (incoherent) scattering, taken as independent of the wavelength.
-    """
-    wavelength = np.asarray(wavelength_a, dtype=np.float64)
-    return np.asarray(absorption_per_mm * wavelength / THERMAL_NEUTRON_WAVELENGTH_A + scattering_per_mm)
 
 
 def detector_efficiency(

@@ -8,7 +8,7 @@ import spekpy
 import xraydb
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import constants, integrate
+from scipy import integrate
 
 from lauepilot.simulator import corrections as c
 
@@ -20,12 +20,6 @@ degrees_of_polarisation = st.floats(-1.0, 1.0)
 
 def test_electron_radius_is_the_published_one() -> None:
     assert pytest.approx(2.8179403e-5, rel=1e-7) == c.CLASSICAL_ELECTRON_RADIUS_A
-
-
-def test_thermal_neutron_is_1798_milliangstrom_and_25_mev() -> None:
-    assert pytest.approx(1.798, abs=5e-4) == c.THERMAL_NEUTRON_WAVELENGTH_A
-    momentum = constants.h / (c.THERMAL_NEUTRON_WAVELENGTH_A * 1e-10)
-    assert momentum**2 / (2 * constants.m_n) / constants.e * 1e3 == pytest.approx(25.3, abs=0.01)
 
 
 # --- Lorentz and the absolute rate ------------------------------------------------------------------------
@@ -279,13 +273,3 @@ def test_detector_efficiency_grows_to_one_and_never_exceeds_attenuation() -> Non
 def test_air_at_8_kev_halves_in_about_60_cm() -> None:
     """NIST: 9.921 cm^2/g at 8 keV, so 1.225 mg/cm^3 halve the beam in 57 cm."""
     assert float(c.air_transmission(570.0, 8.0)) == pytest.approx(0.5, abs=0.01)
-
-
-def test_neutron_absorption_grows_with_wavelength() -> None:
-    """Silicon: Sears gives 0.171 barn; 8 atoms in 160.2 A^3."""
-    mu = 8 * 0.171 / 160.2 * 0.1
-    np.testing.assert_allclose(
-        c.neutron_attenuation_per_mm(mu, [1.798, 3.596], scattering_per_mm=0.01),
-        [mu + 0.01, 2 * mu + 0.01],
-        rtol=1e-3,
-    )
