@@ -29,6 +29,10 @@ PLAYERS: dict[str, Callable[[World, np.random.Generator], Agent]] = {
 FAULTS: dict[str, Callable[[], Faults]] = {"default": Faults, "none": Faults.none, "harsh": Faults.harsh}
 
 
+#: What `lauepilot.simulator.reach.OutOfReachError` says, and players that give up because of it repeat.
+SAYS_SO = "cannot be reached"
+
+
 @dataclass(frozen=True, eq=False)
 class Score:
     """One player on one crystal.
@@ -49,8 +53,26 @@ class Score:
 
     @property
     def within_reach(self) -> tuple[EpisodeResult, ...]:
-        """Games whose target truly was reachable: shares refer to these."""
+        """Games whose target truly was reachable, however they ended: shares refer to these."""
         return tuple(e for e in self.episodes if e.reachable)
+
+    def beyond_reach(self) -> dict[str, int]:
+        """How the games ended whose target truly was out of reach.
+
+        ``said_so`` (given up with that reason), ``other_give_up``, ``too_long`` and ``declared``.
+        """
+        ends = dict.fromkeys(("said_so", "other_give_up", "too_long", "declared"), 0)
+        for game in self.episodes:
+            if game.reachable:
+                continue
+            if game.outcome == "too_long":
+                end = "too_long"
+            elif game.outcome in {"right", "wrong"}:
+                end = "declared"
+            else:
+                end = "said_so" if SAYS_SO in game.reason else "other_give_up"
+            ends[end] += 1
+        return ends
 
     def share(self, outcome: str) -> float:
         """Share of reachable games that ended so; NaN if there are none."""

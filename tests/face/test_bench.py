@@ -10,10 +10,12 @@ import pytest
 from scipy.stats import binomtest, kstest
 
 from lauepilot import bench
+from lauepilot.agents.benchmark import Score
 from lauepilot.bench import align, indexing, lauetools, simulator
 from lauepilot.bench.figures import GOALS, Figure, Peer, median, quantile_interval, share, wilson
 from lauepilot.bench.lists import Spoiling, anywhere, spoiled
 from lauepilot.bench.timing import machine, one_core, timed
+from lauepilot.envs.play import EpisodeResult
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
@@ -153,6 +155,57 @@ def test_indexing_figures_of_a_small_set() -> None:
     assert turned.wrong_declared == (answer.confidence >= indexing.DECLARED)
     times = {f.name: f.value for f in indexing.times_80(done)}
     assert set(times) == {"median_ms", "median_ms_worst", "p95_ms"}
+
+
+def game(outcome: str, reachable: bool, seconds: float = 10.0, reason: str = "") -> EpisodeResult:
+    return EpisodeResult(
+        outcome=outcome,  # type: ignore[arg-type]
+        reason=reason,
+        miss_deg=0.01,
+        reachable=reachable,
+        seconds=seconds,
+        dose_s=1.0,
+        moves=1,
+        exposures=2,
+        refused=0,
+        reward=0.0,
+        decisions=(),
+        believed_sigma_deg=0.01,
+        orientation_error_deg=0.02,
+    )
+
+
+def test_no_game_is_dropped_from_the_alignment_figures() -> None:
+    """All ends, within reach and not: failures within reach count, and the others are told one by one."""
+    ours = Score(
+        "index-and-move", "si", "lab", "default",
+        (
+            game("right", True, 20.0), game("wrong", True), game("gave_up", True), game("too_long", True),
+            game("gave_up", True, reason="The target cannot be reached: so it thought."),
+            game("right", True, 40.0),
+            game("out_of_reach", False, reason="The target cannot be reached: axis."),
+            game("out_of_reach", False, reason="No spots."), game("too_long", False), game("wrong", False),
+        ),
+    )  # fmt: skip
+    best = [game("right", True, s) for s in (10.0, 1.0, 1.0, 1.0, 1.0)] + [game("too_long", True)]
+    floor = Score("oracle", "si", "lab", "default", (*best, *[game("out_of_reach", False)] * 4))
+    success, wrong = align.known([ours], [floor], ours)
+    assert (success.n, success.value) == (6, pytest.approx(2 / 6))
+    assert success.peer == Peer("Oracle (all-knowing)", pytest.approx(5 / 6))  # type: ignore[arg-type]
+    assert (wrong.n, wrong.value) == (10, pytest.approx(2 / 10))
+    settings = success.settings
+    ends = {"said_so": 1, "other_give_up": 1, "too_long": 1, "declared": 1}
+    assert settings["out_of_reach"] == sum(ends.values()) == 4
+    assert settings["out_of_reach_ends"] == settings["limited_reach"]["beyond_reach"] == ends
+    # Only the first game was right for both.
+    assert settings["paired"]["games"] == 1
+    assert settings["paired"]["mean_seconds"] == 20.0
+    assert settings["paired"]["oracle_mean_seconds"] == 10.0
+    assert settings["rows"][0]["orientation_error_worst_deg"] == 0.02
+    json.dumps(success.plain())
+    without = align.known([ours], [floor])[0]
+    assert (without.value, without.n) == (success.value, success.n)
+    assert "limited_reach" not in without.settings
 
 
 def test_speeds_of_environments_say_what_they_step_through() -> None:

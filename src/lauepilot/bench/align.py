@@ -18,10 +18,14 @@ from lauepilot.bench.figures import Figure, Peer, median, quantile_interval, sha
 from lauepilot.bench.timing import CLOCK, machine, one_core, timed
 from lauepilot.envs.coding import ObservationKind
 from lauepilot.envs.vector import LaueAlignVectorEnv
+from lauepilot.simulator.target import Alignment, Target
 
 #: One crystal of each system, and one more; all of the zoo.
 CRYSTALS = ("si", "yfe2ge2", "4h-sic", "quartz", "ybco", "feps3", "kyanite", "ca2ruo4")
 TOLERANCE_DEG = 0.1
+#: A crystal and a target that many starts on lab cannot reach: what the player does then.
+LIMITED = ("kyanite", Target(Alignment("uvw", (0, 0, 1), (0, 0, 1)), Alignment("hkl", (1, 0, 0), (0, 1, 0))))
+LIMITED_SAID = "[0 0 1] beam, (1 0 0) up"
 #: What the figures of speed step through (`lauepilot.envs.batch` says the rest).
 BATCHED = (
     "lauepilot/LaueAlign-v0, batched (lauepilot.envs.batch): no full frame is rendered or indexed; the belief is the truth "
@@ -38,7 +42,10 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
         say(f"aligning {crystal} on lab: {games} starts, IndexAndMove and the Oracle")
         ours.append(_play("index-and-move", crystal, games, processes))
         floor.append(_play("oracle", crystal, games, processes))
-    figures = known(ours, floor)
+    crystal, target = LIMITED
+    games = 3 if quick else 40
+    say(f"aligning {crystal} on lab to {LIMITED_SAID}: {games} starts, many out of reach")
+    figures = known(ours, floor, _play("index-and-move", crystal, games, processes, target))
     rounds = 10 if quick else 50
     with one_core():
         for name, kind, envs in (
@@ -52,19 +59,40 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
     return figures
 
 
-def _play(player: str, crystal: str, games: int, processes: int) -> Score:
-    return play_many(player, crystal, games=games, seed=1, tolerance_deg=TOLERANCE_DEG, processes=processes)
+def _play(player: str, crystal: str, games: int, processes: int, target: Target | None = None) -> Score:
+    return play_many(
+        player,
+        crystal,
+        target=target,
+        games=games,
+        seed=1,
+        tolerance_deg=TOLERANCE_DEG,
+        processes=processes,
+    )
 
 
-def known(ours: Sequence[Score], floor: Sequence[Score]) -> list[Figure]:
-    """Success of games within reach and wrong declarations of all games; time and moves beside the Oracle's in the rows."""
+def known(ours: Sequence[Score], floor: Sequence[Score], limited: Score | None = None) -> list[Figure]:
+    """Success of games within reach and wrong declarations of all games.
+
+    Every game whose target truly was within reach counts: give-ups and games that took too long are failures. Time and
+    moves stand beside the Oracle's over the games that both got right.
+
+    Parameters
+    ----------
+    ours, floor
+        Scores of the player and of the Oracle, crystal by crystal, on the same starts.
+    limited
+        A score whose target many starts cannot reach: told in the settings, counted in no figure.
+    """
     rows = []
     for score, oracle in zip(ours, floor, strict=True):
         best = oracle.row()
         rows.append(
             {
                 **score.row(),
-                "oracle": {k: best[k] for k in ("success", "mean_s", "moves", "exposures", "out_of_reach")},
+                "beyond_reach": score.beyond_reach(),
+                "oracle": {k: best[k] for k in ("success", "out_of_reach")},
+                "paired": paired([score], [oracle]),
             }
         )
     reached = [e.outcome == "right" for score in ours for e in score.within_reach]
@@ -78,10 +106,17 @@ def known(ours: Sequence[Score], floor: Sequence[Score]) -> list[Figure]:
         "games": len(every),
         "out_of_reach": len(every) - len(reached),
         "out_of_reach_counts": "not in success; a declaration there counts as wrong",
-        **{f"mean_{k}": _mean(ours, k) for k in ("seconds", "dose_s", "moves", "exposures")},
-        **{f"oracle_mean_{k}": _mean(floor, k) for k in ("seconds", "dose_s", "moves", "exposures")},
+        "out_of_reach_ends": _added([score.beyond_reach() for score in ours]),
+        "right_means": "declared within the tolerance, with an orientation within 0.5 deg (or 5 sigma) of the truth",
+        "paired": paired(ours, floor),
         "rows": rows,
     }
+    if limited is not None:
+        settings["limited_reach"] = {
+            "target": LIMITED_SAID,
+            **limited.row(),
+            "beyond_reach": limited.beyond_reach(),
+        }
     floor_reached = [e.outcome == "right" for score in floor for e in score.within_reach]
     return [
         share(
@@ -93,10 +128,24 @@ def known(ours: Sequence[Score], floor: Sequence[Score]) -> list[Figure]:
     ]
 
 
-def _mean(scores: Sequence[Score], name: str) -> float:
-    """Mean over all games that were declared right."""
-    values = [float(getattr(e, name)) for score in scores for e in score.episodes if e.outcome == "right"]
-    return float(np.mean(values)) if values else float("nan")
+def paired(ours: Sequence[Score], floor: Sequence[Score]) -> dict[str, Any]:
+    """Means of ours and of the Oracle's over the same games: those that both declared right; None if there are none."""
+    both = [
+        (mine, best)
+        for score, oracle in zip(ours, floor, strict=True)
+        for mine, best in zip(score.episodes, oracle.episodes, strict=True)
+        if mine.outcome == best.outcome == "right"
+    ]
+    means: dict[str, Any] = {"games": len(both)}
+    for k in ("seconds", "dose_s", "moves", "exposures"):
+        means[f"mean_{k}"] = float(np.mean([getattr(mine, k) for mine, _ in both])) if both else None
+        means[f"oracle_mean_{k}"] = float(np.mean([getattr(best, k) for _, best in both])) if both else None
+    return means
+
+
+def _added(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    """Counts of the same names, added up."""
+    return {k: sum(count[k] for count in counts) for k in counts[0]} if counts else {}
 
 
 def looking_and_moving(n: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
