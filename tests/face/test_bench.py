@@ -84,9 +84,37 @@ def test_the_printed_object(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [list(f) for f in result["figures"]] == [KEYS] * 3
     rows = bench.figures_table(result)
     assert [(r["goal"], r["met"]) for r in rows] == [(5.0, True), (3000.0, False), (None, None)]
+    assert [r["verdict"] for r in rows] == ["met", "missed", ""]
     json.dumps(result)
     with pytest.raises(ValueError, match=r"no benchmark 'speed'\. Known: simulator, indexing, align"):
         bench.run("speed")
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "n", "met", "verdict"),
+    [
+        ("success_30", 20, 20, None, "too few to tell"),  # 1 of 200 failing could not have shown
+        ("success_30", 3024, 3024, True, "met"),
+        ("success_30", 900, 1000, False, "missed"),
+        ("wrong_confident_30", 0, 1000, None, "too few to tell"),
+        ("wrong_confident_30", 0, 4000, True, "met"),
+        ("wrong_confident_30", 10, 1000, False, "missed"),
+    ],
+)
+def test_few_trials_meet_no_goal(name: str, good: int, n: int, met: bool | None, verdict: str) -> None:
+    figure = share(name, [True] * good + [False] * (n - good), {})
+    (row,) = bench.figures_table({"bench": "indexing", "figures": [figure.plain()]})
+    assert (row["met"], row["verdict"]) == (met, verdict)
+
+
+def test_the_table_says_the_ratio_for_equal_lists() -> None:
+    settings = {"with_every_spot_of_theirs": {"ratio": 41.4}}
+    figure = Figure(
+        "spots_ratio_lauetools", 200.0, "ratio", 5, None, Peer("LaueTools, us/pattern", 9e3), settings
+    )
+    (row,) = bench.figures_table({"bench": "simulator", "figures": [figure.plain()]})
+    assert row["peer"]["name"] == "ratio 41 with every spot of theirs; LaueTools, us/pattern"
+    assert (row["peer"]["value"], row["met"]) == (9e3, True)
 
 
 def test_clock_counts_work_and_not_waiting() -> None:

@@ -58,13 +58,39 @@ def run(what: str, quick: bool = False, progress: Callable[[str], None] | None =
 
 
 def figures_table(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows for a table: each figure with its goal, and whether it is met; None where there is no goal."""
+    """Rows for a table: each figure with its goal, whether it is met, and the ``verdict`` in words.
+
+    ``met`` is None where there is no goal, and where a share would meet it but its interval holds the goal as well: the
+    verdict is then "too few to tell". The peer's name says the ratio for equal lists, where the figure is one for others.
+    """
     goals = GOALS[result["bench"]]
     rows = []
     for figure in result["figures"]:
         goal = goals.get(figure["name"])
         met = None
+        verdict = ""
         if goal is not None:
             met = figure["value"] <= goal.value if goal.better == "lower" else figure["value"] >= goal.value
-        rows.append({**figure, "goal": None if goal is None else goal.value, "met": met})
+            verdict = "met" if met else "missed"
+            interval = figure["ci95"] if figure["unit"] == "fraction" else None
+            if met and interval is not None and interval[0] <= goal.value <= interval[1]:
+                met, verdict = None, "too few to tell"
+        rows.append(
+            {
+                **figure,
+                "peer": _peer_said(figure),
+                "goal": None if goal is None else goal.value,
+                "met": met,
+                "verdict": verdict,
+            }
+        )
     return rows
+
+
+def _peer_said(figure: dict[str, Any]) -> dict[str, Any] | None:
+    """The peer, with the like-for-like ratio in its name where the settings hold one."""
+    peer: dict[str, Any] | None = figure["peer"]
+    equal = figure["settings"].get("with_every_spot_of_theirs")
+    if peer is None or equal is None:
+        return peer
+    return {**peer, "name": f"ratio {equal['ratio']:.0f} with every spot of theirs; {peer['name']}"}

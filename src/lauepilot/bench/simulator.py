@@ -120,6 +120,7 @@ def _beside_lauetools(rng: np.random.Generator, peer: lauetools.LaueTools, round
             "ours": f"trace_batch, {BATCH} patterns a call; rays of at least 1 % of the brightest, with intensities",
             "ours_us": us_of["default"],
             "ours_spots_per_pattern": round(spots["default"], 1),
+            "compares": "our default lists with theirs, which hold more and fainter spots; like for like is below",
             "with_every_spot_of_theirs": {
                 "ours_us": us_of["same"],
                 "ours_spots_per_pattern": round(spots["same"], 1),

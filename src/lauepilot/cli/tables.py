@@ -27,6 +27,10 @@ def matrix_lines(name: str, matrix: Any, digits: int = 6) -> list[str]:
     return [head + "  ".join(f"{v: .{digits}f}" for v in row) for head, row in zip(heads, rows, strict=True)]
 
 
+#: Colours of what `lauepilot.bench.figures_table` says of a goal.
+VERDICTS = {"met": "green", "missed": "red", "too few to tell": "yellow"}
+
+
 def show_bench(out: Console, result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
     """Figures of a benchmark, with goal and peer beside them.
 
@@ -46,7 +50,7 @@ def show_bench(out: Console, result: dict[str, Any], rows: Sequence[dict[str, An
         table.add_column(head, justify="left" if head in {"figure", "unit", "peer"} else "right")
     for row in rows:
         peer, ci = row.get("peer"), row.get("ci95")
-        met = row.get("met")
+        verdict = str(row.get("verdict", ""))
         table.add_row(
             str(row["name"]),
             _number(row["value"]),
@@ -54,7 +58,7 @@ def show_bench(out: Console, result: dict[str, Any], rows: Sequence[dict[str, An
             str(row.get("unit", "")),
             str(row.get("n", "")),
             _number(row.get("goal")),
-            "" if met is None else "[green]met[/]" if met else "[red]missed[/]",
+            f"[{VERDICTS[verdict]}]{verdict}[/]" if verdict else "",
             f"{peer['name']}: {_number(peer['value'])}" if peer else "",
         )
     out.print(table)
