@@ -63,7 +63,9 @@ def _indices(text: str, whole: str) -> tuple[float, float, float]:
     )
     values = _three(numbers)
     if values is None or not any(values):
-        raise UserError(f"--target {whole!r}: {text!r} are not three finite indices, not all zero. {TARGET_HELP}")
+        raise UserError(
+            f"--target {whole!r}: {text!r} are not three finite indices, not all zero. {TARGET_HELP}"
+        )
     return values
 
 
@@ -72,7 +74,7 @@ def _direction(text: str, whole: str) -> tuple[float, float, float]:
         return DIRECTIONS[text.lower()]
     values = _three(text.split())
     if values is None or not any(values):
-        raise UserError(f"--target {whole!r}: {text!r} is no direction: no name of one, no three finite numbers, not all zero. {TARGET_HELP}")
+        raise UserError(f"--target {whole!r}: {text!r} is no name and no three finite numbers. {TARGET_HELP}")
     return values
 
 
