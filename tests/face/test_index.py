@@ -12,8 +12,15 @@ from PIL import Image
 from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 
+from lauepilot.cli.index import index_spots, strain_chance
+from lauepilot.perception.indexing.indexer import Indexer
+from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels, strained
 from lauepilot.perception.lauetools import read_fit
+from lauepilot.perception.observation import SpotList
+from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.laue import predict_spots
 from lauepilot.simulator.orientation import misorientation
 
 KEYS = {
@@ -246,3 +253,39 @@ def test_orientation_texts(lauepilot_json):
         )
         assert code == 0
         assert np.array(facts["U"]) == pytest.approx(np.array(u), abs=1e-9)
+
+
+def test_strain_is_told_where_chance_does_not_make_it():
+    """A list rendered with noise of 0.1 px from the CIF's cell, and one from a cell strained by 1e-3."""
+    crystal, instrument = load_crystal("si"), load_instrument("lab")
+    indexer = Indexer(crystal, instrument, GeometryPrior())
+    rng = np.random.default_rng(7)
+    u = random_rotation(rng)
+    spots = predict_spots(indexer.table, u)
+    bright = np.argsort(-spots.rate_per_s)[:60]
+    rays = indexer.table.direction[spots.ray[bright]]
+    for strain, told in ((0.0, False), (1e-3, True)):
+        pixels = predict_pixels(u, strained(rays, np.diag([strain, -strain, 0.0])), instrument.detector)
+        pixels = pixels + rng.normal(0.0, 0.1, pixels.shape)
+        n = len(pixels)
+        listed = SpotList(
+            pixels, np.tile(0.01 * np.eye(2), (n, 1, 1)), np.full(n, 1e3), np.full(n, 30.0), np.zeros(n, bool)
+        )
+        found = index_spots(listed, indexer)
+        assert found.sure
+        assert (strain_chance(found, found.result.refinement) < 1e-3) is told
+
+
+def test_what_a_list_without_calibration_leaves_open_is_said(lauepilot, shared_data):
+    path = shared_data / "laue" / "Ge_blanc_0000_LT_5.dat"
+    said = lauepilot("index", path, "--crystal", "ge", "--instrument", "bm32").stdout
+    assert "does not show the size of the cell" in said
+    assert "one assumed (0.0734 mm)" in said
+    assert "only" not in said.split("size of the cell")[0]
+
+
+def test_many_unexplained_spots_and_guesses_are_told(lauepilot, lauepilot_json):
+    simulated(lauepilot_json, "frame.h5", "kyanite")
+    said = lauepilot("index", "frame.h5", "--crystal", "4h-sic", "--instrument", "lab").stdout
+    assert "I do not know" in said
+    assert "orientation known to" not in said

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from lauepilot.cli.index import FRAME_TEXT, SURE, Indexed, directions, spot_table
+from lauepilot.cli.index import FRAME_TEXT, SURE, Indexed, directions, spot_table, strain_chance
 from lauepilot.cli.output import write_json
 from lauepilot.cli.pictures import draw_pattern
 from lauepilot.cli.tables import matrix_lines
@@ -22,6 +22,9 @@ from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS
 from lauepilot.simulator.laue import predict_spots
 from lauepilot.simulator.orientation import Orientation
+
+#: A strain is told of if chance makes one as large less often than this.
+SIGNIFICANT = 1e-3
 
 
 def geometry_record(indexed: Indexed) -> dict[str, Any]:
@@ -133,8 +136,12 @@ def draw(indexed: Indexed, path: Path, title: str = "") -> None:
         explained[result.refinement.spot] = True
         note = (
             f"{explained.sum()} of {len(explained)} spots explained, mean residual "
-            f"{result.refinement.mean_residual_px:.2f} px, orientation known to {result.orientation.sigma_deg:.2g}°, "
-            f"confidence {result.confidence:.4f}"
+            f"{result.refinement.mean_residual_px:.2f} px, confidence {result.confidence:.4f}, "
+            + (
+                f"orientation known to {result.orientation.sigma_deg:.2g}°"
+                if indexed.sure
+                else "a guess: not known"
+            )
         )
     draw_pattern(
         path,
@@ -230,8 +237,16 @@ def show_index(out: Console, indexed: Indexed, rows: int = 25) -> None:
         )
     out.print(
         f"{len(table.spot)} explained, mean residual {table.residual_px.mean():.3f} px, confidence "
-        f"{result.confidence:.6f}, orientation known to {orientation.sigma_deg:.2g} deg"
+        f"{result.confidence:.6f}"
+        + (f", orientation known to {orientation.sigma_deg:.2g} deg" if indexed.sure else "")
     )
+    if 2 * len(table.spot) < len(indexed.spots):
+        out.print(
+            f"only {len(table.spot)} of {len(indexed.spots)} spots explained: a second grain, a wrong crystal, or a wider "
+            "spectrum than the instrument's?",
+            style="yellow",
+            soft_wrap=True,
+        )
     for line in (*matrix_lines("U ", orientation.u), *matrix_lines("UB", orientation.ub)):
         out.print(line, style="cyan")
     out.print("laboratory frame: +z along the beam, +y up; UB with 2 pi, 1/angstrom", style="dim")
@@ -243,6 +258,13 @@ def show_index(out: Console, indexed: Indexed, rows: int = 25) -> None:
         + ", ".join(f"{v:.3f}" for v in cell[3:])
         + " deg"
     )
+    out.print("a Laue pattern does not show the size of the cell, only its shape", style="dim")
+    fit = result.refinement
+    if fit is not None and (chance := strain_chance(indexed, fit)) < SIGNIFICANT:
+        out.print(
+            f"the cell's shape differs from the CIF's by up to {np.abs(np.linalg.eigvalsh(fit.strain)).max():.1e} "
+            f"(principal strain; by chance: {chance:.0e})"
+        )
     _show_geometry(out, indexed)
     if result.alternatives:
         out.print(f"{len(result.alternatives)} other orientations fit about as well.", style="yellow")
@@ -274,3 +296,8 @@ def _show_geometry(out: Console, indexed: Indexed) -> None:
         f"{text}, refined; sigma {s[0]:.3f} mm, ({s[1]:.2f}, {s[2]:.2f}) px, "
         f"tilts ({np.rad2deg(s[3]):.3f}, {np.rad2deg(s[4]):.3f}) deg"
     )
+    if indexed.pixel_assumed:
+        out.print(
+            f"the file tells no pixel size: the distance scales with the one assumed ({detector.pixel_mm[0]:g} mm)",
+            style="dim",
+        )
