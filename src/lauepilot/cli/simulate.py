@@ -24,6 +24,9 @@ ORIENTATION_HELP = (
     "a 3 x 3 matrix as JSON, or a JSON file with a key U, such as ub.json."
 )
 
+#: At most so many spots are marked in a picture.
+MARKED = 120
+
 
 def fault_level(name: str) -> Faults:
     """Faults by the name of their level.
@@ -122,12 +125,15 @@ def draw(simulated: Simulated, path: Path) -> None:
     spots, twin = simulated.spots, simulated.twin
     photons = spots.rate_per_s * simulated.frame.live_time_s * twin.truth.faults.power
     order = np.argsort(-photons)
-    order = order[photons[order] > 30.0][:120]
+    order = order[photons[order] > 30.0]
+    marked = "spots of more than 30 photons are marked"
+    if len(order) > MARKED:
+        order, marked = order[:MARKED], f"the {MARKED} brightest spots are marked"
     draw_pattern(
         path,
         twin.instrument.detector,
         title=f"{twin.crystal.name} on {twin.instrument.name}, simulated",
-        note=f"{simulated.frame.live_time_s:g} s; spots of more than 30 photons are marked",
+        note=f"{simulated.frame.live_time_s:g} s; {marked}",
         counts=simulated.frame.counts,
         predicted=spots.pixels[order],
         hkl=spots.hkl[order],
