@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -286,9 +286,8 @@ def write_frame(path: str | Path, frame: Frame, instrument: Instrument | None = 
         raise FrameFileError(f"Cannot write {path}: use one of the suffixes {' '.join(_WRITABLE)}.")
     if not path.parent.is_dir():
         raise FrameFileError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=suffix, dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    # Not tempfile's: such files are for their owner's eyes only, and records are read by others.
+    part = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{suffix}")
     try:
         if suffix in _HDF5:
             nexus.write(part, frame, instrument)

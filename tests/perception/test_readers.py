@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import fabio
@@ -185,3 +186,14 @@ def test_nothing_half_written(tmp_path: Path, counts: np.ndarray) -> None:
         write_frame(tmp_path / "b.h5", Frame(counts + 1, 1.0, axes={"phi": "broken"}))  # type: ignore[dict-item]
     np.testing.assert_array_equal(read_frame(tmp_path / "b.h5").counts, counts)
     assert [p.name for p in tmp_path.iterdir()] == ["b.h5"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+@pytest.mark.parametrize("suffix", [".h5", ".tif", ".edf", ".cbf", ".png", ".npy"])
+def test_written_frames_have_the_permissions_of_any_new_file(tmp_path: Path, suffix: str) -> None:
+    before = os.umask(0o027)
+    try:
+        write_frame(tmp_path / f"a{suffix}", Frame(np.arange(64, dtype=np.uint16).reshape(8, 8), 1.0))
+    finally:
+        os.umask(before)
+    assert [(p.name, p.stat().st_mode & 0o777) for p in tmp_path.iterdir()] == [(f"a{suffix}", 0o640)]
