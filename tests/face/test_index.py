@@ -289,3 +289,15 @@ def test_many_unexplained_spots_and_guesses_are_told(lauepilot, lauepilot_json):
     said = lauepilot("index", "frame.h5", "--crystal", "4h-sic", "--instrument", "lab").stdout
     assert "I do not know" in said
     assert "orientation known to" not in said
+
+
+def test_a_geometry_of_another_size_is_blamed_on_its_option(lauepilot_json, tmp_path):
+    np.save(tmp_path / "frame.npy", np.ones((50, 60), np.uint16))
+    (tmp_path / "calib.det").write_text("70, 1000, 1000, 0, 0, 0.08, 2048, 2048\n")
+    found, code = lauepilot_json(
+        "index", "frame.npy", "--crystal", "si", "--instrument", "lab", "--geometry", "calib.det"
+    )
+    assert code == 2
+    assert "--geometry calib.det" in found["error"]
+    assert "2048 x 2048" in found["error"]
+    assert "50 x 60" in found["error"]

@@ -137,6 +137,12 @@ def index_file(
             raise UserError(
                 f"{stored_geometry} holds no geometry. Give a LaueTools .det, .cor, .fit, or an own .h5."
             )
+        if found.frame is not None and found.frame.counts.shape != stored.shape:
+            theirs, ours = (f"{rows} x {cols}" for rows, cols in (stored.shape, found.frame.counts.shape))
+            raise UserError(
+                f"--geometry {stored_geometry} is that of a detector with {theirs} (rows x columns) pixels; the frame "
+                f"has {ours}. Give the calibration of the frame's own detector and binning, or leave --geometry out."
+            )
     believed, prior = starting_geometry(found, instrument, stored, refine_geometry)
     if found.frame is None and found.spots is None:
         raise UserError(
