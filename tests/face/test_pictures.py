@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lauepilot.cli.pictures import draw_pattern
 from lauepilot.simulator.instrument import load_instrument
@@ -35,3 +36,16 @@ def test_words_around_a_pattern_do_not_overlap(shape, tmp_path, monkeypatch):
         assert figure.bbox.y0 <= box.y0
         assert not any(box.overlaps(other) for other in boxes[:k])
         assert not box.overlaps(axes.bbox)
+
+
+def test_pictures_are_small_and_keep_their_colours(tmp_path):
+    detector = load_instrument("lab").detector
+    rng = np.random.default_rng(1)
+    draw_pattern(
+        tmp_path / "a.png", detector, title="A title", counts=rng.poisson(9.0, detector.shape), found=[[500, 500]],
+        predicted=[[200, 300]],
+    )  # fmt: skip
+    assert (tmp_path / "a.png").stat().st_size < 600_000
+    with Image.open(tmp_path / "a.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors()}
+    assert {(255, 255, 255), (0, 0x72, 0xB2), (0xD5, 0x5E, 0)} <= colours

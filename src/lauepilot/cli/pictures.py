@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,31 @@ def draw_pattern(
         )
     figure.text(0.5, 1 - 0.28 / full_height, title, ha="center", va="center", fontsize=12, weight="bold")
     figure.text(0.5, 1 - 0.55 / full_height, note, ha="center", va="center", fontsize=9, color="#444444")
-    figure.savefig(path, format="png", metadata={"Software": "lauepilot"}, pil_kwargs={"compress_level": 4})
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", pil_kwargs={"compress_level": 1})
+    with Image.open(drawn) as full:
+        full.convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE).save(
+            path, "PNG", optimize=True
+        )
+
+
+def _palette() -> Any:
+    """Greys, and the three colours blended with them as edges of lines are: a quarter of a full-colour file's size."""
+    from PIL import Image
+
+    colours = [(v, v, v) for v in np.linspace(0, 255, 24).round().astype(int).tolist()]
+    for name in (_FOUND, _PREDICTED, _TEXT):
+        colour = np.array([int(name[k : k + 2], 16) for k in (1, 3, 5)])
+        for ground in (255, 190, 110, 30):
+            colours += [
+                tuple((ground + a * (colour - ground)).round().astype(int)) for a in (0.25, 0.5, 0.75)
+            ]
+        colours.append(tuple(colour))
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([int(value) for colour in colours for value in colour])
+    return palette
 
 
 def _points(pixels: ArrayLike | None) -> FloatArray:
