@@ -90,6 +90,34 @@ def test_the_printed_object(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.run("speed")
 
 
+def test_true_lists_do_not_come_from_the_indexers_table() -> None:
+    """As many spots as the indexer expects, none fainter than one left out, and some that it does not know."""
+    from lauepilot.perception.indexing.indexer import Indexer
+
+    indexer = Indexer(load_crystal("quartz"), load_instrument("bm32"))
+    known_hkl = {tuple(h) for h in (indexer.table.hkl // np.gcd.reduce(indexer.table.hkl, axis=1)[:, None])}
+    unknown = 0
+    for u in random_rotation(np.random.default_rng(0), 5):
+        own, made = predict_spots(indexer.table, u), indexing.truth(indexer, u)
+        assert len(made) == len(own)
+        assert made.rate_per_s.min() >= own.rate_per_s.min() * 0.99
+        primitive = made.hkl // np.gcd.reduce(made.hkl, axis=1)[:, None]
+        unknown += sum(tuple(h) not in known_hkl for h in primitive)
+    assert unknown > 0
+
+
+def test_times_leave_long_cells_out() -> None:
+    done = [
+        indexing.Trial(cell, "lab", True, False, 1.0, seconds)
+        for cell, seconds in (("si", 0.001), ("ca2ruo4", 0.002), ("jarosite", 9.0))
+        for _ in range(5)
+    ]
+    times = {f.name: f for f in indexing.times_80(done)}
+    assert (times["median_ms"].n, times["p95_ms"].value) == (10, pytest.approx(2.0))
+    assert times["median_ms_worst"].settings["crystal"] == "ca2ruo4"
+    assert times["median_ms"].settings["crystals"] == ["si", "ca2ruo4"]
+
+
 @pytest.mark.parametrize(
     ("name", "good", "n", "met", "verdict"),
     [
