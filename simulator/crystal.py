@@ -23,6 +23,23 @@ from lauepilot.simulator.table_kernels import partial_sums
 
 Radiation = Literal["xray", "neutron"]
 
+#: Zoo names by common names that are spelled too differently to be guessed; they are suggested, never taken.
+COMMON_NAMES = {
+    "silicon": "si",
+    "germanium": "ge",
+    "copper": "cu",
+    "nickel": "ni",
+    "salt": "nacl",
+    "halite": "nacl",
+    "rocksalt": "nacl",
+    "corundum": "sapphire",
+    "alumina": "sapphire",
+    "al2o3": "sapphire",
+    "sio2": "quartz",
+    "sic": "4h-sic",
+    "sto": "srtio3",
+}
+
 
 class CrystalError(ValueError):
     """A crystal that does not exist, or a CIF that cannot be used."""
@@ -198,8 +215,11 @@ def load_crystal(name_or_path: str | Path) -> Crystal:
         except OSError as error:
             raise CrystalError(f"{text} cannot be read: {error.strerror}.") from None
         return parse_cif(content, path.stem, origin=text)
-    near = difflib.get_close_matches(text.lower(), zoo_names(), n=1, cutoff=0.3)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
+    common = {name: name for name in zoo_names()} | COMMON_NAMES
+    # A slip in a common name has to be small: short zoo names would else be found in any word.
+    near = difflib.get_close_matches(text.lower(), COMMON_NAMES, n=1, cutoff=0.75)
+    near = near or difflib.get_close_matches(text.lower(), zoo_names(), n=1, cutoff=0.3)
+    hint = f"Did you mean {common[near[0]]!r}? " if near else ""
     raise CrystalError(
         f"No crystal {text!r}. {hint}Built in: {', '.join(zoo_names())}; or give the path of a CIF."
     )
@@ -225,8 +245,12 @@ def parse_cif(text: str, name: str, origin: str = "<text>") -> Crystal:
         raise CrystalError(f"{origin} is not a readable CIF: {error}") from None
     if len(document) == 0:
         raise CrystalError(f"{origin} holds no data block; a CIF starts with a line 'data_NAME'.")
-    small = gemmi.make_small_structure_from_block(document[0])
+    try:
+        small = gemmi.make_small_structure_from_block(document[0])
+    except (ValueError, RuntimeError) as error:  # an angle of 0 degrees, for one
+        raise CrystalError(f"{origin} holds no usable structure: {error} Check the _cell_ entries.") from None
     cell = small.cell
+    _check_angles((cell.alpha, cell.beta, cell.gamma), origin)
     if not cell.is_crystal() or not np.isfinite(cell.volume) or cell.volume < 1.0:
         raise CrystalError(f"{origin} gives no usable cell; _cell_length_a ... _cell_angle_gamma are needed.")
     group = small.spacegroup
@@ -252,6 +276,18 @@ def parse_cif(text: str, name: str, origin: str = "<text>") -> Crystal:
         holohedry=_proper_rotations(lattice.sym_ops, b),
         atoms=_unit_cell(small, operations, b, origin),
     )
+
+
+def _check_angles(angles_deg: tuple[float, float, float], origin: str) -> None:
+    """Refuse angles that no three vectors can have; gemmi computes a cell of no sense from them."""
+    angles = sorted(angles_deg)
+    possible = angles[0] > 0.0 and angles[2] < angles[0] + angles[1] and sum(angles) < 360.0
+    if not possible:
+        said = "/".join(f"{a:g}" for a in angles_deg)
+        raise CrystalError(
+            f"{origin}: cell angles {said} degrees are impossible: each must be positive and less than the sum of the "
+            "others, and all three together less than 360. Check _cell_angle_alpha, _beta and _gamma."
+        )
 
 
 def busing_levy_b(cell: Sequence[float]) -> FloatArray:
@@ -305,6 +341,11 @@ def _unit_cell(small: gemmi.SmallStructure, operations: gemmi.GroupOps, b: Float
         if symbol == "X":
             raise CrystalError(
                 f"{origin}: atom {site.label!r} has no known element (type {site.type_symbol!r})."
+            )
+        if not np.all(np.isfinite(site.fract.tolist())):
+            raise CrystalError(
+                f"{origin}: atom {site.label!r} has unknown coordinates; give numbers for its _atom_site_fract_x, _y "
+                "and _z, or take it out of the list."
             )
         if site.aniso.nonzero():
             u = site.aniso

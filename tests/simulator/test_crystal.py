@@ -10,6 +10,7 @@ import pytest
 
 import lauepilot.simulator
 from lauepilot.simulator.crystal import (
+    COMMON_NAMES,
     Crystal,
     CrystalError,
     busing_levy_b,
@@ -163,6 +164,55 @@ def test_reflections_are_all_and_only_those_within_the_sphere() -> None:
     cell = gemmi.UnitCell(*crystal.cell)
     theirs = gemmi.make_miller_array(cell, gemmi.SpaceGroup("P 1"), 2 * np.pi / 4.0, unique=False)
     assert {tuple(h) for h in hkl.tolist()} == {tuple(h) for h in np.asarray(theirs).tolist()} - {(0, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("silicon", "si"), ("Germanium", "ge"), ("copper", "cu"), ("nickle", "ni"), ("salt", "nacl"), ("corundum", "sapphire"),
+     ("quarz", "quartz"), ("sapphir", "sapphire")],
+)  # fmt: skip
+def test_common_names_are_suggested_and_not_taken(typed: str, meant: str) -> None:
+    with pytest.raises(CrystalError, match=f"No crystal '{typed}'. Did you mean '{meant}'"):
+        load_crystal(typed)
+
+
+def test_common_names_lead_to_the_zoo() -> None:
+    assert set(COMMON_NAMES.values()) <= set(zoo_names())
+    assert not set(COMMON_NAMES) & set(zoo_names())
+
+
+@pytest.mark.parametrize("unknown", ["?", "."])
+def test_an_atom_without_coordinates_is_named(unknown: str) -> None:
+    text = (ZOO / "si.cif").read_text().replace("Si1  Si       0.125 ", f"Si1  Si  {unknown} ")
+    with pytest.raises(CrystalError, match=r"x\.cif: atom 'Si1' has unknown coordinates"):
+        parse_cif(text, "x", "x.cif")
+
+
+@pytest.mark.parametrize("angles", [(120, 120, 120), (30, 40, 80), (90, 90, 180), (130, 130, 110)])
+def test_impossible_angles_are_refused(angles: tuple[int, int, int]) -> None:
+    with pytest.raises(CrystalError, match=r"x\.cif: cell angles .* degrees are impossible"):
+        parse_cif(triclinic(*angles), "x", "x.cif")
+
+
+def test_an_angle_of_nothing_is_refused() -> None:
+    with pytest.raises(CrystalError, match=r"x\.cif holds no usable structure: Impossible angle"):
+        parse_cif(triclinic(0, 90, 90), "x", "x.cif")
+
+
+@pytest.mark.parametrize("angles", [(119, 119, 119), (60, 60, 119), (91, 95, 100)])
+def test_odd_but_possible_angles_are_taken(angles: tuple[int, int, int]) -> None:
+    assert parse_cif(triclinic(*angles), "x").volume_a3 == pytest.approx(
+        gemmi.UnitCell(5, 6, 7, *angles).volume
+    )
+
+
+def triclinic(alpha: float, beta: float, gamma: float) -> str:
+    return (
+        "data_x\n_cell_length_a 5\n_cell_length_b 6\n_cell_length_c 7\n"
+        f"_cell_angle_alpha {alpha}\n_cell_angle_beta {beta}\n_cell_angle_gamma {gamma}\n"
+        "_space_group_name_H-M_alt 'P 1'\nloop_\n_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n"
+        "_atom_site_fract_y\n_atom_site_fract_z\nSi1 Si 0 0 0\n"
+    )
 
 
 def test_messages(tmp_path: Path) -> None:
