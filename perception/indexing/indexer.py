@@ -38,6 +38,11 @@ COMPLETE = 1e-4
 POSE_PX = 0.2
 
 
+#: Lattices with common axes explain a part of each other's patterns better than chance does (up to 0.48 of the spots was
+#: seen), but badly: each explained spot carries less than ``POOR`` of what a spot in place carries. An answer that explains
+#: less than ``FEW`` of the spots, shows less than ``RARE`` of those it predicts and does so poorly gets ``DOUBTFUL`` at best.
+FEW, RARE, POOR, DOUBTFUL = 0.48, 0.6, 0.72, 0.9
+
 NOTHING = np.zeros(0, dtype=np.int64)
 
 
@@ -54,7 +59,8 @@ class IndexResult:
     orientation
         Laboratory orientation; None if nothing stands out from chance.
     confidence
-        Probability of being right, 0..1: odds against the best other orientation and against chance.
+        Probability of being right, 0..1, given that the crystal is the right one: odds against the best other orientation
+        and against chance; never above 0.9 where few spots are explained, and poorly (`DOUBTFUL`).
     score
         Log-likelihood ratio to "all spots are false".
     n_expected
@@ -90,6 +96,7 @@ class _Candidate:
     """An orientation with the pose under which it was scored."""
 
     score: float
+    explained: int
     visible: float
     u: FloatArray
     detector: Detector
@@ -287,12 +294,12 @@ class Indexer:
 
     def _score(self, u: FloatArray, s: Sphere, detector: Detector) -> _Candidate:
         t = self.table
-        score, _, visible = full_score(
+        score, explained, visible = full_score(
             u, s.normals, s.sines, s.sigma, s.density, s.log_counts, t.direction, self._direction_t, t.rate,
             t.sin_theta_min, t.sin_theta_step, self.catalogue.grid, pack_detector(detector),
             -2.0 if t.polarisation is None else t.polarisation, 0.4,
         )  # fmt: skip
-        return _Candidate(float(score), float(visible), u, detector)
+        return _Candidate(float(score), int(explained), float(visible), u, detector)
 
     def _fit(
         self, u: FloatArray, spots: SpotList, detector: Detector, prior: GeometryPrior, coarse: Sphere
@@ -364,9 +371,17 @@ class Indexer:
             NOTHING.reshape(0, 3),
             np.zeros((0, 2)),
         )
+        confidence = float(1.0 / (1.0 + odds))
+        carried = float(np.median(-np.log(2.0 * np.pi * sphere.sigma**2 * sphere.density)))
+        if (
+            best.explained < FEW * len(spots)
+            and best.explained < RARE * best.visible
+            and best.score < POOR * carried * best.explained
+        ):
+            confidence = min(confidence, DOUBTFUL)
         found = IndexResult(
             Orientation(best.u, self.crystal.b, bare.covariance),
-            float(1.0 / (1.0 + odds)),
+            confidence,
             best.score,
             round(best.visible),
             bare,

@@ -78,11 +78,38 @@ def test_false_spots_alone_are_not_declared() -> None:
         assert result.confidence < 0.5
 
 
-def test_the_wrong_crystal_is_not_declared() -> None:
+@pytest.mark.parametrize("offered", ["si", "quartz", "yfe2ge2", "4h-sic"])
+def test_another_crystal_is_not_declared(offered: str) -> None:
+    """Clean patterns of each of four crystals, indexed as each of the others: common axes must not pass for an answer."""
     rng = np.random.default_rng(12)
-    truth, other = indexer("quartz", "bm32"), indexer("feps3", "bm32")
-    for _ in range(5):
-        assert other.index(shuffled_list(truth, random_rotation(rng), rng, 0.0)).confidence < 0.9
+    ix = indexer(offered, "lab")
+    for true in ("si", "quartz", "yfe2ge2", "4h-sic"):
+        for _ in range(3):
+            spots = shuffled_list(indexer(true, "lab"), random_rotation(rng), rng, 0.0)
+            assert (ix.index(spots).confidence >= 0.999) == (true == offered)
+
+
+def test_few_spots_that_any_orientation_could_explain_are_not_sure() -> None:
+    """Five true spots of a large cell: the right orientation scores no better than the best of all wrong ones."""
+    ix = indexer("kyanite", "lab")
+    rng = np.random.default_rng(18)
+    for _ in range(6):
+        spots = predict_spots(ix.table, random_rotation(rng))
+        some = rng.choice(len(spots), 5, replace=False)
+        result = ix.index(
+            spot_list(spots.pixels[some] + rng.normal(size=(5, 2)), 60 * spots.rate_per_s[some])
+        )
+        assert result.confidence < 0.9
+
+
+def test_the_freedom_of_the_pose_has_its_price() -> None:
+    """Twelve false spots under a loose pose: eight numbers are free to fit them, and that must not count as evidence."""
+    ix = indexer("4h-sic", "bm32")
+    rng = np.random.default_rng(19)
+    for _ in range(8):
+        pixels = rng.random((12, 2)) * 2015
+        result = ix.index(spot_list(pixels, rng.lognormal(8.0, 1.0, 12)), prior=GeometryPrior(2.0, 2.0, 1.0))
+        assert result.confidence < 0.9
 
 
 def test_dauphine_twin_is_told_by_intensities() -> None:
@@ -216,6 +243,29 @@ def test_real_lists_give_the_accepted_orientation(
     found = cKDTree(spots.pixels[result.refinement.spot]).query(fit.pixels)[0] < 0.5
     assert found.mean() >= 0.9
     assert result.confidence > 0.999
+
+
+@pytest.mark.parametrize("name", ["Ge_blanc_0000_LT_5", "Ge0001"])
+def test_real_lists_without_their_geometry(shared_data: Path, name: str) -> None:
+    """From the drawing of another camera, another pixel too: the accepted orientation, and no false one on the way."""
+    folder = shared_data / "laue"
+    fit = read_fit(folder / f"{name}.fit")
+    ix = indexer("ge", "bm32")
+    result = index_rough(ix, read_dat(folder / f"{name}.dat").spot_list(), complete=True)
+    assert result.orientation is not None
+    accepted = nearest_rotation(fit.ub @ np.linalg.inv(ix.crystal.b))
+    assert np.rad2deg(misorientation(result.orientation.u, accepted, ix.crystal.symmetry)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "crystal"), [(n, c) for n, _, _ in REAL[1:] for c in ("4h-sic", "yfe2ge2", "quartz")]
+)
+def test_real_lists_are_not_declared_as_another_crystal(shared_data: Path, name: str, crystal: str) -> None:
+    fit = read_fit(shared_data / "laue" / f"{name}.fit")
+    assert fit.geometry is not None
+    for prior in (GeometryPrior(), GeometryPrior(0.5, 0.5, 0.5)):
+        result = indexer(crystal, "bm32").index(fit.spot_list(), fit.geometry.to_detector(), prior=prior)
+        assert result.confidence < 0.95
 
 
 @pytest.mark.parametrize("off", [(0, 0, 0), (8.0, -80.0, -70.0)])
