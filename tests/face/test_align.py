@@ -13,7 +13,7 @@ from PIL import Image
 
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.align import prepare
-from lauepilot.perception.observation import Decision, Expose, GiveUp, Move
+from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move
 from lauepilot.perception.readers import read_any, read_frame
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
@@ -217,3 +217,22 @@ def test_in_a_process_of_its_own(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("looks_again", [False, True])
+def test_one_frame_one_picture_and_dead_reckoning_is_told(lauepilot, monkeypatch, looks_again):
+    script = ["look", "move", *(["look"] if looks_again else []), "declare"]
+
+    def decide(self, observation):
+        step = script.pop(0)
+        if step == "declare":
+            return Declare(observation.belief.orientation)
+        return Expose(5.0) if step == "look" else Move({"omega": 1.0})
+
+    monkeypatch.setattr(IndexAndMove, "decide", decide)
+    result = lauepilot("align", "--seed", 1, "--speed", 0, "--faults", "none", "--out", "run")
+    assert result.exit_code == 0, result.stderr
+    assert ("dead reckoning" in result.stdout) is not looks_again
+    assert Path("run/first_pattern.png").is_file()
+    assert Path("run/last_pattern.png").is_file() is looks_again
+    assert ("last_pattern" in read_json("run/summary.json")["files"]) is looks_again

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -252,12 +251,12 @@ def write_records(setup: Setup, ended: Ended, folder: Path) -> dict[str, Any]:
     """UB, pictures and summary beside the run's documents and frames; the summary."""
     frames = sorted((folder / "frames").glob("*.h5")) if (folder / "frames").is_dir() else []
     files: dict[str, Any] = {"frames": [f"frames/{frame.name}" for frame in frames]}
-    for name, frame in {"first": frames[0], "last": frames[-1]}.items() if frames else ():
+    ends = {"first": 0, "last": -1} if len(frames) > 1 else {"first": 0} if frames else {}
+    for name, which in ends.items():
         try:
-            if name == "last" and len(frames) == 1:
-                shutil.copyfile(folder / "first_pattern.png", folder / "last_pattern.png")
-            else:
-                _picture(setup, frame, folder / f"{name}_pattern.png", name if len(frames) > 1 else "only")
+            _picture(
+                setup, frames[which], folder / f"{name}_pattern.png", name if len(frames) > 1 else "only"
+            )
         except (
             Exception
         ) as error:  # a picture that cannot be drawn must not take the record of the run with it

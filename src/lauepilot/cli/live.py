@@ -177,6 +177,9 @@ def show_end(screen: Console, summary: Mapping[str, Any]) -> None:
             screen.print(
                 f"that of the last indexed frame, at {there}; the axes have moved since", style="dim"
             )
+    acts = [step["decision"] for step in summary["steps"] if step["decision"] in ("Move", "Expose")]
+    if outcome == "declared" and acts and acts[-1] == "Move":
+        screen.print("no frame after the last move: by dead reckoning from the frame before", style="dim")
     said = truth["misorientation_deg"]
     screen.print(
         f"The truth (it is a simulation): the target is missed by {truth['target_missed_by_deg']:.4f} deg"
