@@ -151,6 +151,8 @@ def index(
 
     Geometry stored in a LaueTools list is taken as exact; a raw frame's is refined from the instrument's drawing.
     """
+    from rich.console import Console
+
     from lauepilot.cli import index as face
     from lauepilot.cli import report
     from lauepilot.simulator.crystal import load_crystal
@@ -160,6 +162,7 @@ def index(
     found = face.index_file(
         frame, load_crystal(crystal), load_instrument(instrument), stored_geometry=geometry, refine_geometry=refine_geometry,
         refine_cell=refine_cell, dataset=dataset, number=number,
+        screen=None if json_output else Console(stderr=True),
     )  # fmt: skip
     if final is not None:
         with whole_folder(final) as folder:

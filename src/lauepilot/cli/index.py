@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
+from rich.console import Console
 
 from lauepilot.cli.output import UserError
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
@@ -121,8 +123,9 @@ def index_file(
     refine_cell: bool = False,
     dataset: str | None = None,
     number: int = 0,
+    screen: Console | None = None,
 ) -> Indexed:
-    """Index a detector image or a list of spots.
+    """Index a detector image or a list of spots; arguments as the command's, ``screen`` as for `index_spots`.
 
     Raises
     ------
@@ -153,8 +156,9 @@ def index_file(
     if spots is None:
         raise UserError(f"{path} holds neither frame nor spots.")
     return index_spots(
-        spots, Indexer(crystal, believed, prior), frame=frame, source=str(path), refine_cell=refine_cell
-    )
+        spots, Indexer(crystal, believed, prior), frame=frame, source=str(path), refine_cell=refine_cell,
+        screen=screen,
+    )  # fmt: skip
 
 
 def with_units(frame: Frame, instrument: Instrument) -> Frame:
@@ -173,8 +177,9 @@ def index_spots(
     frame: Frame | None = None,
     source: str = "",
     refine_cell: bool = False,
+    screen: Console | None = None,
 ) -> Indexed:
-    """Index spots, the faint ones too.
+    """Index spots, the faint ones too; a ``screen`` is told while a roughly known pose is searched.
 
     Raises
     ------
@@ -183,7 +188,9 @@ def index_spots(
     """
     cell_sigma = CELL_SIGMA if refine_cell else USUAL_STRAIN if indexer.prior.known else 0.0
     if indexer.prior == ROUGH_PRIOR:
-        result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
+        words = "searching the detector's pose, which is only roughly known (--geometry FILE saves this)"
+        with nullcontext() if screen is None else screen.status(words):
+            result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
     else:
         result = indexer.index(spots, cell_sigma=cell_sigma, complete=True)
     refined = not indexer.prior.known
