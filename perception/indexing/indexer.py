@@ -40,7 +40,8 @@ POSE_PX = 0.2
 
 #: Lattices with common axes explain a part of each other's patterns better than chance does (up to 0.48 of the spots was
 #: seen), but badly: each explained spot carries less than ``POOR`` of what a spot in place carries. An answer that explains
-#: less than ``FEW`` of the spots, shows less than ``RARE`` of those it predicts and does so poorly gets ``DOUBTFUL`` at best.
+#: less than ``FEW`` of the spots, shows less than ``RARE`` of those it predicts and does so poorly gets
+#: ``DOUBTFUL`` at best.
 FEW, RARE, POOR, DOUBTFUL = 0.48, 0.6, 0.72, 0.9
 
 NOTHING = np.zeros(0, dtype=np.int64)
