@@ -8,13 +8,14 @@ sphere that answers "which rays lie near this direction" in one look-up (for sco
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.simulator.conventions import FloatArray, axis_rotation, rotation_angle
+from lauepilot.simulator.conventions import FloatArray, axis_rotation
 from lauepilot.simulator.laue import RayTable
 
 #: Cells along one edge of a face of the cubed sphere; about 0.7 degrees each.
@@ -63,7 +64,7 @@ class Catalogue:
         Pair lists of the symmetry-inequivalent rays.
     impostors
         (k, 3, 3) rotations in the crystal's frame that bring many rays onto rays without being symmetries:
-        the lattice's own, and turns by 60, 90, 120, 180 degrees about bright rays.
+        the lattice's own, and turns by 60, 90, 120, 180 degrees about zone axes, low planes and bright rays.
     """
 
     table: RayTable
@@ -174,21 +175,26 @@ def _axes(direction: FloatArray) -> FloatArray:
 
 
 def _impostors(table: RayTable, axes: int = 14) -> FloatArray:
-    """Rotations about bright rays and of the lattice that are no symmetries of the crystal."""
+    """Rotations of the lattice, about zone axes, low planes and bright rays, that are no symmetries of the crystal."""
     symmetry = table.crystal.symmetry
+    b = table.crystal.b
+    low = np.array([h for h in product((-1, 0, 1), repeat=3) if h > (0, 0, 0)], dtype=float)
+    # Pseudosymmetry turns about zone axes and low planes (kyanite: by 180 degrees about [001]), twins about bright rays.
+    lines = np.concatenate([low @ np.linalg.inv(b), low @ b.T, table.direction[: 8 * axes]])
     candidates = list(table.crystal.holohedry)
     seen: list[FloatArray] = []
-    for direction in table.direction[: 8 * axes]:
+    for line in lines:
+        direction = line / np.linalg.norm(line)
         if any(abs(float(d @ direction)) > 1.0 - 1e-6 for d in seen):
             continue
         seen.append(direction)
         candidates += [axis_rotation(direction, np.deg2rad(a)) for a in (60, 90, 120, 180, 240, 270, 300)]
-        if len(seen) == axes:
+        if len(seen) == 2 * len(low) + axes:
             break
-    kept: list[FloatArray] = []
+    kept = np.eye(3)[None]
     for candidate in candidates:
-        # R and R S are the same orientation: two rotations differ only if no symmetry joins them.
-        if any(rotation_angle(other.T @ candidate @ symmetry).min() < 1e-3 for other in [np.eye(3), *kept]):
-            continue
-        kept.append(candidate)
-    return np.array(kept).reshape(-1, 3, 3)
+        # R and R S are the same orientation: two rotations differ only if no symmetry joins them (trace 3: no turn).
+        traces = np.einsum("kij,sij->ks", kept, candidate @ symmetry)
+        if traces.max() < 3.0 - 1e-6:
+            kept = np.concatenate([kept, candidate[None]])
+    return kept[1:]

@@ -22,7 +22,7 @@ MISSED = 2e-3
 
 #: Share of the spots that no twin-like orientation explains (they share a third); pseudosymmetric ones, which may,
 #: are tested by name afterwards.
-CLEAR = 0.5
+CLEAR = 0.65
 
 
 @njit(cache=True)

@@ -125,6 +125,24 @@ def test_dauphine_twin_is_told_by_intensities() -> None:
         assert misorientation(result.orientation.u, u @ twin, ix.crystal.symmetry) > 1.0
 
 
+def test_pseudosymmetric_turn_of_kyanite_is_not_taken_for_the_truth() -> None:
+    """Kyanite turned by 180 degrees about [001] shares half of its spots; the truth has to win from short exposures too."""
+    ix = indexer("kyanite", "lab")
+    pseudo = rotation_matrix(np.pi * (turn := np.linalg.inv(ix.crystal.b)[2]) / np.linalg.norm(turn))
+    assert min(rotation_angle(pseudo.T @ r) for r in ix.catalogue.impostors) < np.deg2rad(0.01)
+    rng = np.random.default_rng(20)
+    for _ in range(10):
+        u = random_rotation(rng)
+        spots = predict_spots(ix.table, u)
+        bright = np.argsort(-spots.rate_per_s)[:70]
+        pixels = spots.pixels[bright] + 0.3 * rng.normal(size=(70, 2))
+        result = ix.index(
+            spot_list(pixels, 2 * spots.rate_per_s[bright], 0.3), prior=GeometryPrior(0.5, 0.5, 0.5)
+        )
+        assert result.orientation is not None
+        assert misorientation(result.orientation.u, u, ix.crystal.symmetry) < 5e-3
+
+
 def test_too_few_spots_are_refused() -> None:
     with pytest.raises(IndexingError, match="3 spots were found; an orientation needs at least 4"):
         indexer("si", "lab").index(spot_list(np.ones((3, 2)), np.ones(3)))
