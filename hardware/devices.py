@@ -20,11 +20,12 @@ from ophyd.status import StatusBase
 
 from lauepilot.hardware.action import TICK_S, TimedAction, TimedStatus
 from lauepilot.hardware.errors import HardwareError, MotionError
-from lauepilot.hardware.protocols import Backend, Lattice
+from lauepilot.hardware.protocols import Backend
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.goniometer import Axis
 from lauepilot.simulator.goniometer import Goniometer as AxisChain
 from lauepilot.simulator.instrument import Instrument
+from lauepilot.simulator.target import Lattice
 
 
 class Value(Signal):  # type: ignore[misc]

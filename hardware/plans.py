@@ -26,12 +26,12 @@ from lauepilot.hardware.devices import Goniometer, LaueCamera
 from lauepilot.hardware.errors import HardwareError, InterlockError
 from lauepilot.hardware.interlock import Interlock
 from lauepilot.hardware.metadata import run_metadata
-from lauepilot.hardware.protocols import Agent, Lattice, Observer, Task
+from lauepilot.hardware.protocols import Agent, Observer, Task
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.frame import FrameError
 from lauepilot.simulator.orientation import Orientation
-from lauepilot.simulator.target import Target
+from lauepilot.simulator.target import Lattice, Target
 
 logger = logging.getLogger("lauepilot.hardware")
 Plan = Generator[Msg, Any, Any]

@@ -11,22 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from lauepilot.perception.observation import Decision, Observation
-from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
-from lauepilot.simulator.target import Target
-
-
-class Lattice(Protocol):
-    """What the plan needs of a crystal."""
-
-    @property
-    def b(self) -> FloatArray:
-        """``B`` (3, 3) with 2 pi."""
-
-    @property
-    def symmetry(self) -> FloatArray:
-        """Proper symmetry rotations (n, 3, 3) in the crystal's Cartesian frame."""
+from lauepilot.simulator.target import Lattice, Target
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ other code than what it sees at the instrument.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,20 +56,7 @@ class Observer:
 
     def moved(self, previous: Observation, axes: Mapping[str, float], *, clock_s: float) -> Observation:
         """The observation after a move: spots and belief of the last frame, taken where ``belief_axes`` says."""
-        return Observation(
-            axes=dict(axes),
-            goniometer=previous.goniometer,
-            clock_s=clock_s,
-            dose_s=previous.dose_s,
-            n_exposures=previous.n_exposures,
-            exposure_s=previous.exposure_s,
-            spots=previous.spots,
-            normals=previous.normals,
-            normals_sigma_rad=previous.normals_sigma_rad,
-            image=previous.image,
-            belief=previous.belief,
-            belief_axes=previous.belief_axes,
-        )
+        return replace(previous, axes=dict(axes), clock_s=clock_s)
 
     def observe(
         self, frame: Frame, *, axes: Mapping[str, float], clock_s: float, dose_s: float, n_exposures: int

@@ -230,7 +230,7 @@ def _longest_q(
 ) -> float:
     """Reciprocal length beyond which no reflection can pass ``min_relative``, by an upper bound on its rate.
 
-    The bound: all atoms in phase, at the best node. It is compared with the strongest of the reflections
+    The bound: all atoms in phase, averaged over the nodes. It is compared with the strongest of the reflections
     at short ``q``, so that it never cuts what `RayTable.build` would keep.
     """
     q_end = float(4.0 * np.pi * nodes[-1] / wavelength[0])

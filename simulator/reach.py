@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +26,7 @@ from lauepilot.simulator.kinematics import (
     solve_chain,
     unit_directions,
 )
-from lauepilot.simulator.target import Target
+from lauepilot.simulator.target import Lattice, Target
 
 #: Radians by which an exact setting may miss the target.
 EXACT = 1e-9
@@ -36,18 +35,6 @@ _TURNS = np.deg2rad(np.arange(0.0, 360.0, 5.0))
 _REFINED = 6  # candidates of the coarse scan of the free turn that are followed up
 _ZOOM = np.linspace(-1.0, 1.0, 9)
 _NO_LIMIT = (-np.inf, np.inf)
-
-
-class Lattice(Protocol):
-    """What reachability needs of a crystal."""
-
-    @property
-    def b(self) -> FloatArray:
-        """``B`` (3, 3) with 2 pi."""
-
-    @property
-    def symmetry(self) -> FloatArray:
-        """Proper symmetry rotations (n, 3, 3) in the crystal's Cartesian frame."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,16 @@ from numpy.typing import ArrayLike
 from lauepilot.simulator.conventions import FloatArray, rotation_angle
 
 
-class _Lattice(Protocol):
-    """What a target needs of a crystal."""
+class Lattice(Protocol):
+    """What targets and reachability need of a crystal."""
 
     @property
-    def b(self) -> FloatArray: ...
+    def b(self) -> FloatArray:
+        """``B`` (3, 3) with 2 pi."""
 
     @property
-    def symmetry(self) -> FloatArray: ...
+    def symmetry(self) -> FloatArray:
+        """Proper symmetry rotations (n, 3, 3) in the crystal's Cartesian frame."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Target:
         about = np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
         return np.asarray(laboratory @ about @ crystal.T)
 
-    def error(self, u_lab: ArrayLike, crystal: _Lattice) -> float:
+    def error(self, u_lab: ArrayLike, crystal: Lattice) -> float:
         """Angle (radians) by which a laboratory orientation misses the target, over the symmetry of the crystal.
 
         With a secondary direction: the misorientation to the wanted orientation. Without: the angle between

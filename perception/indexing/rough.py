@@ -86,11 +86,3 @@ def _shifts(prior: GeometryPrior, width: float) -> list[tuple[float, float, floa
 
     grid = itertools.product(steps(prior.distance_mm), steps(prior.centre_mm), steps(prior.centre_mm))
     return sorted(grid, key=lambda s: sum(x * x for x in s))
-
-
-def best_pose(result: IndexResult, detector: Detector) -> Detector:
-    """The refined pose of a result, or ``detector`` if it has none; everything but the pose is the detector's."""
-    if result.refinement is None:
-        return detector
-    pose = result.refinement.detector
-    return replace(detector, distance_mm=pose.distance_mm, centre_px=pose.centre_px, rotation=pose.rotation)
