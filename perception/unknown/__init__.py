@@ -1,0 +1,1 @@
+"""Unknown lattices: symmetry axes, family and axial ratios from spots alone."""
