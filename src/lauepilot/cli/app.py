@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lauepilot.cli.output import (
-    EXIT_HELP,
-    Exit,
-    UserError,
-    guarded,
-    print_json,
-    run_folder,
-    whole_file,
-    whole_folder,
+from lauepilot.cli import frame_commands
+from lauepilot.cli.options import (
+    TARGET_HELP,
+    CrystalOption,
+    FaultsOption,
+    InstrumentOption,
+    JsonOption,
+    SeedOption,
 )
+from lauepilot.cli.output import EXIT_HELP, Exit, UserError, guarded, print_json, whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,25 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-TARGET_HELP = (
-    "What goes where: '[0 0 1] beam' puts a zone axis along the beam, '(1 1 0) up' a plane's normal up; a second one after "
-    "a comma fixes the turn about the first. Directions: beam, -beam, up, down, left, right, or three numbers."
-)
-
-CrystalOption = Annotated[
-    str, typer.Option(help="Name in the zoo (see 'lauepilot crystals') or path of a CIF.")
-]
-InstrumentOption = Annotated[
-    str, typer.Option(help="Shipped name (see 'lauepilot instruments') or path of a YAML file.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="Seed of all random numbers; a new one by default.")
-]
-FaultsOption = Annotated[
-    str, typer.Option(help="How far the instrument strays from its drawing: none, default, harsh.")
-]
 
 
 def main() -> None:
@@ -113,69 +94,7 @@ def align(
     )  # fmt: skip
 
 
-@app.command(epilog=EXIT_HELP)
-@guarded
-def index(
-    frame: Annotated[
-        Path, typer.Argument(help="Detector image, HDF5/NeXus, .npy, or LaueTools list (.dat .cor .fit).")
-    ],
-    crystal: CrystalOption,
-    instrument: InstrumentOption,
-    refine_geometry: Annotated[
-        bool,
-        typer.Option("--refine-geometry", help="Refine the detector's pose even where the file gives it."),
-    ] = False,
-    refine_cell: Annotated[
-        bool,
-        typer.Option(
-            "--refine-cell",
-            help="Let the cell's shape move by 3e-3 (standard deviation; its size cannot be seen). Without it cells are "
-            "let move by 5e-4 where the pose is exact, else not at all.",
-        ),
-    ] = False,
-    geometry: Annotated[
-        Path | None,
-        typer.Option(help="File with the geometry to believe: LaueTools .det .cor .fit, own .h5."),
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Path of the image inside an HDF5 file.")] = None,
-    number: Annotated[int, typer.Option(min=0, help="Which frame of a stack.")] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="New folder for UB, tables and picture; lauepilot-runs/... by default, none with --json."
-        ),
-    ] = None,
-    json_output: JsonOption = False,
-) -> int:
-    """Find the orientation of a known crystal in a frame or in a list of spots.
-
-    Geometry stored in a LaueTools list is taken as exact; a raw frame's is refined from the instrument's drawing.
-    """
-    from rich.console import Console
-
-    from lauepilot.cli import index as face
-    from lauepilot.cli import report
-    from lauepilot.simulator.crystal import load_crystal
-    from lauepilot.simulator.instrument import load_instrument
-
-    final = None if json_output and out is None else run_folder(out, f"index-{frame.stem}")
-    found = face.index_file(
-        frame, load_crystal(crystal), load_instrument(instrument), stored_geometry=geometry, refine_geometry=refine_geometry,
-        refine_cell=refine_cell, dataset=dataset, number=number,
-        screen=None if json_output else Console(stderr=True),
-    )  # fmt: skip
-    if final is not None:
-        with whole_folder(final) as folder:
-            report.write_folder(found, folder)
-    if json_output:
-        print_json({**report.record(found), "folder": final})
-    else:
-        from lauepilot.cli.tables import console
-
-        screen = console()
-        report.show_index(screen, found)
-        screen.print(f"written: {final}/", soft_wrap=True)
-    return Exit.DONE if found.sure else Exit.UNKNOWN
+app.command(epilog=EXIT_HELP)(frame_commands.index)
 
 
 @app.command(epilog=EXIT_HELP)
