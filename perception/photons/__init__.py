@@ -1,0 +1,1 @@
+"""Orientations from frames of few photons, where spots cannot be found before the orientation is known."""
