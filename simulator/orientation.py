@@ -45,6 +45,17 @@ class Orientation:
         r = np.asarray(rotation, dtype=float)
         return Orientation(r @ self.u, self.b, r @ self.covariance @ r.T)
 
+    def relabelled(self, operation: ArrayLike) -> Orientation:
+        """The same crystal with its planes named anew by a symmetry operation ``S`` (3, 3) of `Crystal.symmetry`: ``u S``.
+
+        What was called ``h`` is then called ``b^-1 S^T b h``; a strain in ``b`` is turned along.
+        """
+        s = np.asarray(operation, dtype=float)
+        indices = np.rint(
+            np.linalg.solve(self.b, s @ self.b)
+        )  # S acting on hkl: whole numbers, but for a strain in b
+        return Orientation(self.u @ s, s.T @ self.b @ indices, self.covariance)
+
 
 def misorientation(u1: ArrayLike, u2: ArrayLike, symmetry: ArrayLike) -> FloatArray:
     """Smallest angle (...) in radians between orientations that symmetry makes alike.

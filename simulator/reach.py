@@ -149,14 +149,14 @@ class _Problem:
         every = np.arange(len(self.symmetry))
         if self.target.secondary is not None or len(self.axes) < 3:
             return _sorted(self.settings(every, np.zeros(len(every))))
-        return self._best_turn(self._distinct())
+        return self.best_turn(self.distinct())
 
-    def _distinct(self) -> NDArray[np.intp]:
+    def distinct(self) -> NDArray[np.intp]:
         """Equivalents that differ in the primary direction: the others differ by a turn about it, which is free."""
         directions = np.round(self.symmetry @ self.primary, 6) + 0.0
         return np.asarray(np.sort(np.unique(directions, axis=0, return_index=True)[1]))
 
-    def _best_turn(self, every: NDArray[np.intp]) -> _Scored:
+    def best_turn(self, every: NDArray[np.intp]) -> _Scored:
         """Scan the free turn, then narrow down about the best: the cost is continuous, but has kinks."""
         z = chain_matrices(unit_directions(self.axes), np.deg2rad(self.current))
         here = [z @ self.u @ self.symmetry[i] for i in every]
@@ -208,7 +208,7 @@ class _Problem:
             if axes
             else np.zeros((1, 0))
         )
-        every = self._distinct() if self.target.secondary is None else np.arange(len(self.symmetry))
+        every = self.distinct() if self.target.secondary is None else np.arange(len(self.symmetry))
         holder = self.u @ self.symmetry[every]
         z = chain_matrices(directions, grid)
         if self.target.secondary:
@@ -283,16 +283,7 @@ def reach(
     ValueError
         If ``u_holder`` is not a rotation, or there are more than three rotation axes.
     """
-    problem = _Problem(
-        goniometer,
-        checked_rotation(u_holder, "The crystal's U in the sample holder"),
-        np.asarray(crystal.symmetry, dtype=float),
-        target,
-        target.laboratory_u(crystal.b),
-        target.primary.in_crystal(crystal.b),
-        target.primary.in_laboratory(),
-        np.array([float(current.get(axis.name, 0.0)) for axis in goniometer.rotations]),
-    )
+    problem = _problem(goniometer, u_holder, target, crystal, current)
     found = problem.best()
     if len(found.cost) and found.beyond[0] == 0.0:
         exact = problem.result(int(found.index[0]), found.positions[0])
@@ -303,6 +294,57 @@ def reach(
     if angle <= max(EXACT, np.deg2rad(tolerance_deg)):
         return nearest
     raise _refusal(problem, found, nearest)
+
+
+def all_ways(
+    goniometer: Goniometer,
+    u_holder: ArrayLike,
+    target: Target,
+    crystal: Lattice,
+    current: Mapping[str, float],
+) -> list[tuple[FloatArray, Reach]]:
+    """Every way to fulfil a target exactly within the limits, the soonest first; arguments as of `reach`.
+
+    Returns
+    -------
+    Pairs of the symmetry operation ``S`` (3, 3) that was used, ``Z U S = L``, and the setting. For a target with a free
+    turn on three axes there is one way, the shortest, for each equivalent of the primary direction; else all
+    settings of the axes are listed. Empty if there is none.
+    """
+    problem = _problem(goniometer, u_holder, target, crystal, current)
+    if target.secondary is None and len(problem.axes) == 3:
+        rows = [problem.best_turn(np.array([i])) for i in problem.distinct()]
+        rows = [_Scored(r.index[:1], r.positions[:1], r.beyond[:1], r.cost[:1]) for r in rows]
+    else:
+        every = problem.distinct() if target.secondary is None else np.arange(len(problem.symmetry))
+        rows = [problem.settings(every, np.zeros(len(every)))]
+    found: list[tuple[FloatArray, Reach]] = []
+    for part in rows:
+        for index, positions, beyond in zip(part.index, part.positions, part.beyond, strict=True):
+            setting = problem.result(int(index), positions)
+            same = (np.allclose(list(r.positions.values()), positions, atol=1e-6) for _, r in found)
+            if beyond == 0.0 and setting.error_rad <= EXACT and not any(same):
+                found.append((problem.symmetry[index], setting))
+    return sorted(found, key=lambda way: way[1].move_time_s)
+
+
+def _problem(
+    goniometer: Goniometer,
+    u_holder: ArrayLike,
+    target: Target,
+    crystal: Lattice,
+    current: Mapping[str, float],
+) -> _Problem:
+    return _Problem(
+        goniometer,
+        checked_rotation(u_holder, "The crystal's U in the sample holder"),
+        np.asarray(crystal.symmetry, dtype=float),
+        target,
+        target.laboratory_u(crystal.b),
+        target.primary.in_crystal(crystal.b),
+        target.primary.in_laboratory(),
+        np.array([float(current.get(axis.name, 0.0)) for axis in goniometer.rotations]),
+    )
 
 
 def _refusal(problem: _Problem, found: _Scored, nearest: Reach) -> OutOfReachError:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from lauepilot.simulator.conventions import FloatArray, rotation_angle
 
+_TIE = 1e-6  # radians: equivalents that miss by as much but for this do equally well
+
 
 class Lattice(Protocol):
     """What targets and reachability need of a crystal."""
@@ -104,13 +106,30 @@ class Target:
         where the Laue class has them so (proper rotations only are searched; Friedel's law makes the sign of a normal
         invisible in the pattern, but not in the crystal).
         """
-        u = np.asarray(u_lab, dtype=float)
+        return float(self._errors(np.asarray(u_lab, dtype=float), crystal).min())
+
+    def as_written(self, u_lab: ArrayLike, crystal: Lattice) -> FloatArray:
+        """The symmetry operation ``S`` (3, 3) that labels a crystal as the target does.
+
+        Symmetry leaves open which of several planes is called (0 0 1). Under ``u_lab @ S`` the indices *as written* in the
+        target are as near to their place as any of their equivalents. Of operations that do equally well the one is
+        taken that turns least, so that an orientation that is labelled right stays as it is.
+
+        See `Orientation.relabelled`, which applies ``S``.
+        """
+        errors = self._errors(np.asarray(u_lab, dtype=float), crystal)
+        turns = rotation_angle(crystal.symmetry)
+        alike = np.flatnonzero(errors <= errors.min() + _TIE)
+        return np.asarray(crystal.symmetry[alike[int(np.argmin(turns[alike]))]])
+
+    def _errors(self, u: FloatArray, crystal: Lattice) -> FloatArray:
+        """Angle (n,) by which ``u S`` misses the target for each symmetry operation S."""
         if self.secondary is None:
             placed = (u @ crystal.symmetry) @ self.primary.in_crystal(crystal.b)
             cross = np.linalg.norm(np.cross(placed, self.primary.in_laboratory()), axis=-1)
-            return float(np.arctan2(cross, placed @ self.primary.in_laboratory()).min())
+            return np.asarray(np.arctan2(cross, placed @ self.primary.in_laboratory()))
         wanted = self.laboratory_u(crystal.b)
-        return float(rotation_angle(np.einsum("ij,njk,lk->nil", u, crystal.symmetry, wanted)).min())
+        return rotation_angle(np.einsum("ij,njk,lk->nil", u, crystal.symmetry, wanted))
 
 
 def _triad(first: FloatArray, second: FloatArray | None) -> FloatArray:
