@@ -21,7 +21,6 @@ from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.index import index_spots, with_units
 from lauepilot.cli.live import Bars, LiveTable, show_end
 from lauepilot.cli.output import Exit, UserError, print_json, run_folder, whole_folder, write_json
-from lauepilot.cli.pictures import draw_pattern
 from lauepilot.cli.report import draw, ub_record
 from lauepilot.cli.simulate import fault_level
 from lauepilot.cli.tables import console
@@ -39,6 +38,7 @@ from lauepilot.perception.observer import Observer
 from lauepilot.perception.readers import read_frame
 from lauepilot.perception.spots import find_spots
 from lauepilot.perception.task import Task
+from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults

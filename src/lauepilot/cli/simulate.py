@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from lauepilot.cli.output import UserError
-from lauepilot.cli.pictures import draw_pattern
+from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray, random_rotation
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.faults import Faults

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lauepilot.cli.pictures import draw_pattern
+from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.instrument import load_instrument
 
 

@@ -1,0 +1,1 @@
+"""Pictures of patterns: PNG by matplotlib, and one page of HTML to look into."""
