@@ -55,12 +55,15 @@ class FisherInformation:
     names
         (p,) of the parameters: ``rotation_x/y/z`` (radians, laboratory: ``u_true = exp(w) u``), those of
         `GEOMETRY_PARAMETERS`, ``log_flux``, ``log_background`` (natural logarithms), ``width_px``.
+    seconds
+        Of the exposure.
     signal_photons, background_photons
         Expected on the live sensor.
     """
 
     matrix: FloatArray
     names: tuple[str, ...]
+    seconds: float
     signal_photons: float
     background_photons: float
 
@@ -200,6 +203,7 @@ def fisher_information(
     return FisherInformation(
         matrix=matrix[np.ix_(wanted, wanted)],
         names=tuple(names[k] for k in wanted),
+        seconds=float(seconds),
         signal_photons=seconds * rate,
         background_photons=float(background_photons),
     )

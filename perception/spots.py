@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from lauepilot.perception import spotsearch
 from lauepilot.perception.background import BackgroundEstimate, Image, estimate_background
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.spotfit import CC, COL, CR, FLUX, ROW, RR, fit_spots
+from lauepilot.perception.spotfit import CC, COL, CR, FLUX, ROW, RR, deviance, fit_spots
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame
+from lauepilot.simulator.image import DEFAULT_PROFILE
 
 #: Standard deviations of the smoothing, pixels: near a sharp spot's, and a broad or streaky one's.
 FILTER_PX = (1.0, 2.2)
@@ -27,6 +28,13 @@ FILTER_PX = (1.0, 2.2)
 _MIN_SIGMA_PX = 0.40
 _MAX_SIGMA_PX = 6.5
 _MAX_ASPECT = 6.0
+
+#: So many of the brightest spots tell how spots look in a frame.
+_TELLING = 30
+#: Shares of the halo that are tried, the usual one first.
+_HALOS = (DEFAULT_PROFILE.halo, 0.5 * DEFAULT_PROFILE.halo, 0.0)
+#: Spots are taken to differ in their second moments at least by this share: where a spot falls decides it a little.
+_EQUAL = 0.07
 
 
 def find_spots(
@@ -110,14 +118,16 @@ def _live(shape: tuple[int, ...], detector: Detector | None) -> NDArray[np.bool_
 def _candidates(
     residual: Image, sigma: Image, usable: NDArray[np.bool_], gain: float, threshold: float
 ) -> tuple[FloatArray, float]:
-    """Pixels (n, 2) of maxima, highest first, and the factor on the variance for correlated noise."""
+    """Pixels (n, 2) of maxima, those of `_telling` first, and the factor on the variance for correlated noise."""
     fine, fine_excess, noise, skew = _score(residual, sigma, usable, gain, threshold, FILTER_PX[0])
     broad, _, _, _ = _score(residual, sigma, usable, gain, threshold, FILTER_PX[1])
     rows, cols = spotsearch.maxima(fine)
     order = np.argsort(-fine[rows, cols], kind="stable")[:20000]
     rows, cols = rows[order], cols[order]
     kept = spotsearch.prominent(fine, sigma, rows, cols, threshold, noise, gain * skew)
-    sharp = np.stack([cols[kept], rows[kept]], axis=1)
+    rows, cols = rows[kept], cols[kept]
+    first = _telling(fine[rows, cols])
+    sharp = np.stack([cols, rows], axis=1)[first]
     # The broad filter joins touching spots: it has a say only where the fine one sees nothing.
     rows, cols = spotsearch.maxima(broad)
     new = np.array(
@@ -128,6 +138,19 @@ def _candidates(
         dtype=np.bool_,
     )
     return np.concatenate([sharp, np.stack([cols[new], rows[new]], axis=1)]).astype(float), fine_excess
+
+
+def _telling(heights: Image) -> NDArray[np.int64]:
+    """Order (n,) that puts `_TELLING` of the bright maxima first, given their heights (n,) from the highest down.
+
+    Of many that are about as bright the highest would be those that noise favours, and look sharper than spots are.
+    """
+    n = len(heights)
+    if n <= _TELLING:
+        return np.arange(n)
+    alike = int(np.count_nonzero(heights > 0.5 * heights[5]))
+    chosen = np.linspace(0, max(alike, _TELLING) - 1, _TELLING).astype(np.int64)
+    return np.concatenate([chosen, np.setdiff1d(np.arange(len(heights)), chosen)])
 
 
 def _score(
@@ -166,22 +189,66 @@ def _scatter(smooth: Image, sigma: Image, usable: NDArray[np.bool_]) -> float:
 def _fit(
     residual: Image, sigma: Image, usable: NDArray[np.bool_], peaks: FloatArray, gain: float, excess: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Parameters (n, 7), covariances (n, 3) and qualities (n, 4) as in `fit_spots`."""
+    """Parameters (n, 7), covariances (n, 4) and qualities (n, 4) as in `fit_spots`."""
+
     n = len(peaks)
-    parameters, covariance, quality = np.zeros((n, 7)), np.zeros((n, 3)), np.zeros((n, 4))
-    # The brightest tell how wide spots are here.
-    first = slice(0, 30)
-    width2 = 1.5**2
-    fit_spots(
-        residual, sigma, usable, peaks[first], parameters[first], covariance[first], quality[first], gain, excess,
-        width2, 1,
-    )  # fmt: skip
-    good = (quality[first, 3] > 0) & (parameters[first, FLUX] > 15.0 * quality[first, 0])
-    if np.count_nonzero(good) >= 3:
-        area = parameters[first, CC] * parameters[first, RR] - parameters[first, CR] ** 2
-        width2 = float(np.clip(np.sqrt(np.median(area[good])), 0.3, 9.0))
-    fit_spots(residual, sigma, usable, peaks, parameters, covariance, quality, gain, excess, width2, 12)
+    parameters, covariance, quality = np.zeros((n, 7)), np.zeros((n, 4)), np.zeros((n, 4))
+    fitted = np.zeros(n, dtype=np.bool_)
+
+    def fit(those: slice, usual: FloatArray, halo: float, rounds: int = 1) -> None:
+        fit_spots(
+            residual, sigma, usable, peaks[those], parameters[those], covariance[those], quality[those], gain, excess,
+            usual, halo, fitted[those], rounds,
+        )  # fmt: skip
+
+    # Bright spots tell how spots look here: first nearly free, then under what they have in common.
+    bright = slice(0, _TELLING)
+    usual = np.array([1.5**2, 1.5**2, 0.0, 1.5**2])
+    half = math.ceil(3.0 * math.sqrt(usual[0]))
+    misfits = []
+    for share in _HALOS:
+        fit(bright, usual, share)
+        good = quality[bright, 3] > 0.0
+        misfits.append(
+            deviance(
+                residual, sigma, usable, peaks[bright], parameters[bright], good, gain, excess, share, half
+            )
+        )
+    # The usual profile stands unless another is better beyond doubt.
+    halo = _HALOS[int(np.argmin(misfits))] if min(misfits) < misfits[0] - 6.0 else _HALOS[0]
+    for _ in range(2):
+        fit(bright, usual, halo)
+        usual = _usual(parameters[bright], covariance[bright], quality[bright], usual)
+    fit(slice(0, n), usual, halo, 12)
     return parameters, covariance, quality
+
+
+def _usual(
+    parameters: FloatArray, covariance: FloatArray, quality: FloatArray, before: FloatArray
+) -> FloatArray:
+    """What spots (n) fitted under the prior ``before`` say of the usual second moments and their scatter (4,).
+
+    Each spot's own moments are had back by taking the prior out of its fit; medians bear blends and faulty pixels.
+    """
+    good = (quality[:, 3] > 0) & (parameters[:, FLUX] > 4.0 * quality[:, 0])
+    if np.count_nonzero(good) < 3:
+        return before
+    p = parameters[good]
+    # Half of the trace: its prior variance, and what the photons alone would have left it.
+    prior = 0.5 * before[3] ** 2
+    posterior = np.minimum(0.25 * covariance[good, 3], 0.98 * prior)
+    own = posterior * prior / (prior - posterior)
+    mean = before[0] + (0.5 * (p[:, CC] + p[:, RR]) - before[0]) * (prior + own) / prior
+    weight = 1.0 / (own + (0.1 * before[0]) ** 2)
+    order = np.argsort(mean)
+    level = np.cumsum(weight[order]) / weight.sum()
+    middle = float(np.clip(mean[order][np.searchsorted(level, 0.5)], 0.3, 16.0))
+    stretch = (0.25 * (p[:, CC] - p[:, RR]) ** 2 + p[:, CR] ** 2) * ((prior + own) / prior) ** 2
+    # Of squares of one and of two normal numbers the medians are 0.455 and 1.386 variances.
+    wide = np.median((mean - middle) ** 2 / 0.455 - own)
+    streaky = np.median(stretch / 1.386 - own)
+    scatter = math.sqrt(2.0 * max(float(wide), float(streaky), (_EQUAL * middle) ** 2))
+    return np.array([middle, middle, 0.0, min(scatter, middle)])
 
 
 def _centroids(
@@ -220,10 +287,10 @@ def _centroids(
             0.0,
         )
         du, dv = cols - c, rows - r
-        covariance[s] = np.array(
+        spread = np.array(
             [(du * du * variance).sum(), (dv * dv * variance).sum(), (du * dv * variance).sum()]
         )
-        covariance[s] = covariance[s] / flux**2 + np.array([1 / 12, 1 / 12, 0.0])
+        covariance[s, :3] = spread / flux**2 + np.array([1 / 12, 1 / 12, 0.0])
         quality[s] = np.sqrt(variance.sum()), 1.0, 1.0, 1.0
 
 
