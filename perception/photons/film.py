@@ -94,8 +94,8 @@ class Film:
                 break
         return shares
 
-    def fit_frame(self, cell_counts: FloatArray) -> FloatArray:
-        """`fit` for a frame whose spots are not known yet: cells that stand out are cut down."""
+    def fit_frame(self, cell_counts: FloatArray) -> tuple[FloatArray, float]:
+        """`fit` for a frame whose spots are not known yet, with the background's photons: cells that stand out are cut down."""
         shares = self.fit(cell_counts)
         level = float(cell_counts.sum())
         for _ in range(4):
@@ -103,7 +103,7 @@ class Film:
             cut = np.minimum(cell_counts, expected + 2.0 * np.sqrt(expected) + 0.5)
             level = float(cut.sum())
             shares = self.fit(cut, shares)
-        return shares
+        return shares, level
 
     def cell_sums(self, counts: NDArray[np.number]) -> FloatArray:
         """Photons (cells,) of a frame (rows, cols)."""

@@ -17,6 +17,7 @@ from lauepilot.perception.photons.kernels import (
     SHAPE_PARAMETERS,
     Photons,
     Scene,
+    best_share,
     select,
     spread,
     workspace,
@@ -42,8 +43,11 @@ WIDTH_SIGMA = 0.35
 #: Shares of signal with which the sky is searched: a frame of mostly signal, and one of mostly background.
 SHARES = (0.4, 0.08)
 
-#: Orientations that are climbed from, and photons that are enough to find orientations by.
-STARTS, ENOUGH = 400, 2500
+#: Orientations that are climbed from, those among them that go on to the top, and photons that are enough to find orientations by.
+STARTS, CLIMBERS, ENOUGH = 400, 150, 2000
+
+#: Width of the blocks into which frames of more photons are summed for the search, pixels.
+BLOCK = 4
 
 #: Maxima within this many nats of the best are weighed; modes below this probability are not told of.
 NATS, LEAST = 14.0, 1e-3
@@ -131,7 +135,9 @@ class PhotonIndexer:
         self.table = RayTable.build(crystal, instrument, min_relative=1e-3)
         self._step = np.deg2rad(step_deg)
         strength = self.table.rate.mean(axis=1)
-        self._bright = int(np.searchsorted(-strength, -5e-3 * strength[0]))
+        self._brightest, self._bright = (
+            int(np.searchsorted(-strength, -share * strength[0])) for share in (2e-2, 5e-3)
+        )
         self.sky = Sky.build(self.table, instrument.detector, step_deg)
         self.film = Film.build(instrument)
         self._sigmas = self._normal_sigmas()
@@ -227,40 +233,47 @@ class _Search:
         nothing = PhotonResult(None, 0.0, (), 0.0, self.total, self.point, 0.0)
         if self.total < 3.0:
             return nothing
-        shares = self.film.fit_frame(self.cells)
-        thin = self._listed(self._thinned(), shares)
+        shares, self._level = self.film.fit_frame(self.cells)
+        thin = self._few(shares)
+        if thin.total < 3.0:
+            return nothing
         prior = self._prior(around)
-        us, scores, signal = self._starts(thin, shares, around)
+        us, scores = self._starts(thin, shares, around)
         order = np.argsort(-scores)
-        us, scores, signal = us[order], scores[order], signal[order]
-        chosen = self._distinct(us, scores, 40)
-        us, signal = us[chosen], signal[chosen]
-        modes = self._modes(us, signal, shares, prior)
+        us, scores = us[order], scores[order]
+        modes = self._modes(us[self._distinct(us, scores, 40)], shares, prior)
         if not modes:
             return nothing
         best = modes[0]
         again = self._background(best, shares)
         modes = self._modes(
-            np.array([m.u for m in modes[:12]]),
-            np.array([1.0 / (1.0 + np.exp(-m.x[9])) for m in modes[:12]]),
-            again, prior, np.array([m.x for m in modes[:12]]),
-        )  # fmt: skip
+            np.array([m.u for m in modes[:12]]), again, prior, np.array([m.x for m in modes[:12]])
+        )
         return self._conclude(modes)
 
-    def _thinned(self) -> FloatArray:
-        """Photons of each listed pixel (n,), at most `ENOUGH` of them, evenly picked."""
-        if self.total <= ENOUGH:
-            return self.count
-        end = np.cumsum(self.count)
-        step = self.total / ENOUGH
-        marks = np.floor(end / step)
-        return np.diff(marks, prepend=0.0)
+    def _few(self, shares: FloatArray) -> Photons:
+        """What orientations are searched with: all photons, or where there are many what stands out of the background.
 
-    def _listed(self, count: FloatArray, shares: FloatArray) -> Photons:
-        keep = count > 0.0
-        col, row = self.col[keep], self.row[keep]
+        Then the frame is summed over blocks, and each block's excess over three standard deviations stands for it.
+        """
+        if self.total <= ENOUGH:
+            base = self.film.base(shares, self.col.astype(float), self.row.astype(float))
+            return listed(self.col, self.row, self.count, base, self.shape, self.total)
+        rows, cols = (-(-n // BLOCK) for n in self.shape)
+        block = (self.row // BLOCK) * cols + self.col // BLOCK
+        counts = np.bincount(block, weights=self.count, minlength=rows * cols)
+        row, col = (BLOCK * i + (BLOCK - 1) // 2 for i in np.divmod(np.arange(rows * cols), cols))
         base = self.film.base(shares, col.astype(float), row.astype(float))
-        return listed(col, row, count[keep], base, self.shape, float(count.sum()))
+        expected = base * BLOCK**2 * self._level
+        excess = counts - expected - 3.0 * np.sqrt(expected)
+        chosen = np.argsort(-excess, kind="stable")[:ENOUGH]
+        chosen = chosen[excess[chosen] > 0.0]
+        weight = excess[chosen] * min(1.0, ENOUGH / excess[chosen].sum())
+        return listed(col[chosen], row[chosen], weight, base[chosen], self.shape, float(weight.sum()))
+
+    def _listed(self, shares: FloatArray) -> Photons:
+        base = self.film.base(shares, self.col.astype(float), self.row.astype(float))
+        return listed(self.col, self.row, self.count, base, self.shape, self.total)
 
     def _prior(self, around: Orientation | None) -> Prior:
         own, free = self.own.prior, self._free()
@@ -291,18 +304,18 @@ class _Search:
 
     def _starts(
         self, thin: Photons, shares: FloatArray, around: Orientation | None
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Orientations climbed to from the sky's best, their scores and shares of signal."""
+    ) -> tuple[FloatArray, FloatArray]:
+        """Orientations climbed to from the sky's best, and their scores."""
         own = self.own
         per_px, loose = own._sigmas
         spot = 2.2 * per_px
         if around is None:
             sigma = float(np.sqrt(spot**2 + (0.33 * own._step) ** 2 + loose**2))
-            n = thin.count.astype(int)
-            pixels = np.repeat(np.stack([thin.col, thin.row], axis=1), n, axis=0)
-            base = np.repeat(thin.base, n)
+            pixels = np.stack([thin.col, thin.row], axis=1)
             found = [
-                own.sky.search(pixels, base, self.film.detector, share, sigma, STARTS // len(SHARES))[0]
+                own.sky.search(
+                    pixels, thin.count, thin.base, self.film.detector, share, sigma, STARTS // len(SHARES)
+                )[0]
                 for share in SHARES
             ]
             us = np.concatenate(found)
@@ -316,21 +329,14 @@ class _Search:
         widths = np.sqrt(
             self.point**2 + loose_px**2 + (wide * np.array([1.0, 0.7, 0.45, 0.25, 0.0, 0.0])) ** 2
         )
+        work, margin = workspace(len(thin.col)), float(PAD - 2)
         scores, signal = np.empty(len(us)), np.empty(len(us))
         climb(
-            us,
-            start,
-            self.scene,
-            thin,
-            own._bright,
-            float(PAD - 2),
-            widths,
-            own._step,
-            workspace(len(thin.col)),
-            scores,
-            signal,
+            us, start, self.scene, thin, own._brightest, margin, widths[:3], own._step, work, scores, signal
         )
-        return us, scores, signal
+        us = np.ascontiguousarray(us[np.argsort(-scores, kind="stable")[:CLIMBERS]])
+        climb(us, start, self.scene, thin, own._bright, margin, widths[3:], own._step, work, scores, signal)
+        return us, scores[: len(us)]
 
     def _distinct(self, us: FloatArray, scores: FloatArray, most: int) -> list[int]:
         """Indices of the best, one for each orientation."""
@@ -348,7 +354,6 @@ class _Search:
     def _modes(
         self,
         us: FloatArray,
-        signal: FloatArray,
         shares: FloatArray,
         prior: Prior,
         starts: FloatArray | None = None,
@@ -356,19 +361,19 @@ class _Search:
         """Maxima from starting orientations, weighed; the most probable first."""
         free = self._free()
         modes: list[Mode] = []
-        exact = self.total <= 2.0 * ENOUGH
-        photons = self._listed(self.count, shares) if exact else None
+        exact = self.total <= ENOUGH
+        photons = self._listed(shares) if exact else None
         work = workspace(len(photons.col)) if photons is not None else None
         summits = []
         for k, u in enumerate(us):
-            x = prior.mean.copy()
-            x[9] = np.log(signal[k] / (1.0 - signal[k]))
-            if starts is not None:
-                x = starts[k].copy()
+            x = prior.mean.copy() if starts is None else starts[k].copy()
             n = select(u, self.scene, len(self.rays), float(PAD - 2), self.rays)
             if not exact:
                 photons = self._near(u, shares)
                 work = workspace(len(photons.col))
+            u = np.ascontiguousarray(u)
+            share = best_share(u, x, self.scene, photons, self.rays, n, work)
+            x[9] = np.log(share / (1.0 - share))
             u, x, value, curvature = polish(
                 np.ascontiguousarray(u),
                 x,

@@ -401,3 +401,37 @@ def gradient(
         for o in range(m):
             information[o, m] = information[m, o]
     return value + left * math.log(1.0 - f)
+
+
+@njit(cache=True)
+def best_share(
+    u: FloatArray,
+    x: FloatArray,
+    scene: Scene,
+    photons: Photons,
+    rays: NDArray[np.int64],
+    n_rays: int,
+    work: Work,
+) -> float:
+    """The share of signal (0..1) of the highest likelihood, all else given: the likelihood is concave in it."""
+    dv = np.empty(SHAPE_PARAMETERS)
+    visible, touched = spread(u, x, scene, photons, rays, n_rays, 0, work, dv)
+    low, high = 1e-6, 1.0 - 1e-3
+    counted = 0.0
+    for t in range(touched):
+        p = work.touched[t]
+        counted += photons.count[p]
+        work.density[p] /= max(visible, 1e-300) * photons.base[p]
+    for _ in range(24):
+        f = 0.5 * (low + high)
+        slope = -(photons.total - counted) / (1.0 - f)
+        for t in range(touched):
+            p = work.touched[t]
+            over = work.density[p] - 1.0
+            slope += photons.count[p] * over / (1.0 + f * over)
+        if slope > 0.0:
+            low = f
+        else:
+            high = f
+    clear(work, touched)
+    return 0.5 * (low + high)

@@ -85,7 +85,7 @@ class Sky:
         orientation, starts = np.empty((len(directions), 3, 3)), [0]
         row_list, shift_list, group_list = [], [], []
         log_visible = np.empty((len(directions), COARSE), dtype=np.float32)
-        bins = np.arange(COARSE) * (AZIMUTHS // COARSE)
+        bins = (np.arange(COARSE) * 2 + 1) * (AZIMUTHS // COARSE) // 2
         for n, v in enumerate(directions):
             u = rotation_between(v, BEAM)
             orientation[n] = u
@@ -124,6 +124,7 @@ class Sky:
     def search(
         self,
         pixels: FloatArray,
+        weight: FloatArray,
         base: FloatArray,
         detector: Detector,
         share: float,
@@ -135,7 +136,9 @@ class Sky:
         Parameters
         ----------
         pixels
-            (n, 2) as (col, row), one for each photon.
+            (n, 2) as (col, row), where photons are.
+        weight
+            (n,) how many.
         base
             (n,) share of the background in that pixel.
         detector
@@ -151,14 +154,14 @@ class Sky:
         polar = np.arccos(np.clip(-normals[:, 2], -1.0, 1.0))
         azimuth = np.arctan2(normals[:, 1], normals[:, 0])
         density = base / pixel_area(pixels, detector)
-        maps, first, last = _maps(
-            polar, azimuth, density, share, sigma, self.lowest, self.rows, CLASSES, CLASS_FACTOR
+        maps = _maps(
+            polar, azimuth, weight, density, share, sigma, self.lowest, self.rows, CLASSES, CLASS_FACTOR
         )
         score, best, at = _score(
-            self.starts, self.row, self.shift, self.group, self.log_visible, maps, first, last,
-            share * len(pixels), 4 * most,
+            self.starts, self.row, self.shift, self.group, self.log_visible, maps,
+            share * float(weight.sum()), 4 * most,
         )  # fmt: skip
-        order = np.argsort(-score, kind="stable")
+        order = np.argsort(-score, kind="stable")[: 4 * most]
         keep = _apart(best[order], at[order], self.orientation, 1.2 * self.step, most)
         chosen = order[keep]
         angle = at[chosen] * (2.0 * np.pi / AZIMUTHS)
@@ -214,6 +217,7 @@ def _seen(detector: Detector, lowest: float, rows: int, degree: float | None) ->
 def _maps(
     polar: FloatArray,
     azimuth: FloatArray,
+    weight: FloatArray,
     density: FloatArray,
     share: float,
     sigma: float,
@@ -221,11 +225,9 @@ def _maps(
     rows: int,
     classes: int,
     factor: float,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Maps (classes, rows, AZIMUTHS) of log(1 + f q k / ((1 - f) b)), and where each row starts and ends."""
+) -> NDArray[np.float32]:
+    """Maps (classes, rows, AZIMUTHS) of log(1 + f q k / ((1 - f) b))."""
     maps = np.zeros((classes, rows, AZIMUTHS), np.float32)
-    first = np.full(rows, AZIMUTHS, np.int64)
-    last = np.zeros(rows, np.int64)
     # log(1 + exp(t)) by table.
     table = np.log1p(np.exp(np.arange(-4.0, 26.0, 0.02)))
     reach = 3.0 * sigma
@@ -247,17 +249,47 @@ def _maps(
                 da = (a * 2.0 * math.pi / AZIMUTHS - azimuth[p]) * across
                 t = top - 0.5 * (du * du + da * da) / sigma**2
                 b = a % AZIMUTHS
-                first[r] = min(first[r], b)
-                last[r] = max(last[r], b + 1)
                 for c in range(classes):
                     if t < -4.0:
                         break
-                    maps[c, r, b] += table[min(int((t + 4.0) * 50.0), table.size - 1)]
+                    maps[c, r, b] += weight[p] * table[min(int((t + 4.0) * 50.0), table.size - 1)]
                     t -= math.log(factor)
-    return maps, first, last
+    return maps
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True)
+def _runs(top: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Where each row of a map (rows, AZIMUTHS) is not zero: runs ``starts[r]:starts[r + 1]`` from ``low`` to ``high``."""
+    rows = top.shape[0]
+    starts = np.zeros(rows + 1, np.int64)
+    low, high = np.empty(rows * AZIMUTHS // 2, np.int32), np.empty(rows * AZIMUTHS // 2, np.int32)
+    n = 0
+    for r in range(rows):
+        inside = False
+        for a in range(AZIMUTHS):
+            full = top[r, a] > 0.0
+            if full and not inside:
+                low[n] = a
+            if inside and not full:
+                high[n] = a
+                n += 1
+            inside = full
+        if inside:
+            high[n] = AZIMUTHS
+            n += 1
+        starts[r + 1] = n
+    return starts, low[:n].copy(), high[:n].copy()
+
+
+@njit(cache=True)
+def _add(total: NDArray[np.float32], line: NDArray[np.float32], low: int, high: int, shift: int) -> None:
+    # Slices, so that the compiler sees that no index is negative, and adds eight at a time.
+    to, what = total[low + shift : high + shift], line[low:high]
+    for i in range(what.size):
+        to[i] += what[i]
+
+
+@njit(cache=True)
 def _score(
     starts: NDArray[np.int64],
     row: NDArray[np.int32],
@@ -265,46 +297,45 @@ def _score(
     group: NDArray[np.int8],
     log_visible: NDArray[np.float32],
     maps: NDArray[np.float32],
-    first: NDArray[np.int64],
-    last: NDArray[np.int64],
     signal: float,
     most: int,
 ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.int64]]:
     """The best local maxima over azimuth of all directions: scores, directions, azimuth bins (each (<= most,))."""
+    first, low, high = _runs(maps[0])
     # Sums over map columns minus azimuths: from -(AZIMUTHS - 1) on.
     total = np.zeros(2 * AZIMUTHS, np.float32)
-    fold = np.zeros(AZIMUTHS, np.float32)
-    score = np.full(most, -1e30)
-    best, at = np.zeros(most, np.int64), np.zeros(most, np.int64)
-    filled, lowest = 0, 0
-    every = AZIMUTHS // log_visible.shape[1]
+    # More room than asked for: it is weeded when full, so that keeping one costs next to nothing.
+    room = 8 * most
+    score = np.full(room, -1e30)
+    best, at = np.zeros(room, np.int64), np.zeros(room, np.int64)
+    filled, floor = 0, -1e30
+    every = AZIMUTHS // COARSE
     for n in range(starts.size - 1):
         total[:] = 0.0
         for s in range(starts[n], starts[n + 1]):
-            lo, hi = first[row[s]], last[row[s]]
-            if hi <= lo:
-                continue
             line = maps[group[s], row[s]]
-            part = total[lo - shift[s] + AZIMUTHS : hi - shift[s] + AZIMUTHS]
-            for i in range(hi - lo):
-                part[i] += line[lo + i]
+            for k in range(first[row[s]], first[row[s] + 1]):
+                _add(total, line, low[k], high[k], AZIMUTHS - shift[s])
         for a in range(AZIMUTHS):
-            fold[a] = (
-                total[a]
-                + total[a + AZIMUTHS]
-                - signal * log_visible[n, (a + every // 2) // every % log_visible.shape[1]]
-            )
+            total[a] += total[a + AZIMUTHS]
+        for k in range(COARSE):
+            lost = np.float32(signal * log_visible[n, k])
+            for a in range(k * every, (k + 1) * every):
+                total[a] -= lost
         for a in range(AZIMUTHS):
-            value = fold[a]
-            if value <= score[lowest] or value < fold[a - 1] or value <= fold[(a + 1) % AZIMUTHS]:
+            value = total[a]
+            if value <= floor:
                 continue
-            slot = filled if filled < most else lowest
-            score[slot], best[slot], at[slot] = value, n, a
-            if filled < most:
-                filled += 1
-                lowest = filled if filled < most else int(np.argmin(score))
-            else:
-                lowest = int(np.argmin(score))
+            before = total[a - 1 if a > 0 else AZIMUTHS - 1]
+            after = total[a + 1 if a < AZIMUTHS - 1 else 0]
+            if value < before or value <= after:
+                continue
+            score[filled], best[filled], at[filled] = value, n, a
+            filled += 1
+            if filled == room:
+                kept = np.argsort(-score)[:most]
+                score[:most], best[:most], at[:most] = score[kept], best[kept], at[kept]
+                filled, floor = most, score[most - 1]
     return score[:filled], best[:filled], at[:filled]
 
 
