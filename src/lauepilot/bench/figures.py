@@ -54,10 +54,27 @@ class Figure:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure should reach: ``lower`` and ``higher`` say which way is better."""
+    """What a figure should reach.
+
+    Attributes
+    ----------
+    value
+        The goal.
+    better
+        ``lower`` and ``higher`` say which way is better; ``near`` asks for the value itself, within ``tolerance``.
+    tolerance
+        For ``near``.
+    """
 
     value: float
     better: str
+    tolerance: float = 0.0
+
+    def reached(self, value: float) -> bool:
+        """Whether a figure of this value is as good as the goal."""
+        if self.better == "near":
+            return abs(value - self.value) <= self.tolerance
+        return value <= self.value if self.better == "lower" else value >= self.value
 
 
 #: Goals by benchmark and figure; the project's ``GOALS.toml``.
@@ -77,6 +94,16 @@ GOALS: Mapping[str, Mapping[str, Goal]] = {
         "median_ms": Goal(5.0, "lower"),
         "median_ms_worst": Goal(20.0, "lower"),
         "p95_ms": Goal(100.0, "lower"),
+    },
+    "precision": {
+        "crb_ratio_photon": Goal(1.15, "lower"),
+        "crb_ratio_spots": Goal(1.3, "lower"),
+        "coverage_95": Goal(0.95, "near", 0.02),
+        "photons_si_1x": Goal(20.0, "lower"),
+        "photons_si_10x": Goal(35.0, "lower"),
+        "photons_quartz_1x": Goal(50.0, "lower"),
+        "photon_gain": Goal(3.0, "higher"),
+        "photon_ms": Goal(300.0, "lower"),
     },
     "align": {
         "success_known": Goal(0.99, "higher"),
