@@ -1,53 +1,67 @@
 """The catalogue: what a crystal can show on an instrument, arranged for searching.
 
-Built once per crystal and instrument: the rays with their expected rates (`RayTable`), one representative ray
-per orbit of the symmetry with all others sorted by their angle to it (for the axis vote), and a grid over the
-sphere that answers "which rays lie near this direction" in one look-up (for scoring).
+Built once per crystal and instrument: the rays with their expected rates and a grid over the sphere that answers "which
+rays lie near this direction" in one look-up (`Rays`, for scoring), and for one ray of each orbit of the symmetry all
+others by their angle to it (`PairLists`, for the axis vote).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.simulator.conventions import FloatArray, axis_rotation
+from lauepilot.simulator.conventions import FloatArray, axis_rotation, random_rotation
+from lauepilot.simulator.kernels import pack_detector, trace_batch
 from lauepilot.simulator.laue import RayTable
 
 #: Cells along one edge of a face of the cubed sphere; about 0.7 degrees each.
 CELLS = 128
 
+#: A turn by 2 pi, and an angle of pi, in the 16-bit units of the pair lists.
+TURN = 65536
 
-class SphereGrid(NamedTuple):
-    """Rays near each cell of a cubed sphere: cell c holds ``members[starts[c]:starts[c + 1]]``."""
+#: Angle bins of the pair lists hold 2**ANGLE_SHIFT units: 0.09 degrees.
+ANGLE_SHIFT = 5
 
+
+class Rays(NamedTuple):
+    """Rays as the compiled loops read them.
+
+    ``direction`` (n, 3) and its transpose ``columns`` (3, n), crystal's frame; ``rate`` (n, nodes) at ``sin(theta) = s_min +
+    k s_step``; degree of ``polarisation`` (-2: none). Cell c of a cubed sphere lists the rays within ``reach_rad`` of it:
+    ``members[starts[c]:starts[c + 1]]``.
+    """
+
+    direction: FloatArray
+    columns: FloatArray
+    rate: NDArray[np.float32]
+    s_min: float
+    s_step: float
+    polarisation: float
     starts: NDArray[np.int32]
     members: NDArray[np.int32]
     reach_rad: float
 
 
 class PairLists(NamedTuple):
-    """For representative ray a: rays by angle to it.
+    """For representative ray a, all voting rays within reach, by angle to it.
 
-    ``angle``, ``azimuth`` (A, V) float32 radians and ``ray`` (A, V) int32, sorted by angle; ``axes`` (A, 3, 3)
-    has the columns e1, e2, a; ``representative`` (A,) is the ray's index; ``first`` (A, B + 1) is where angle
-    bin b of ``ANGLE_BINS`` starts.
+    Entry e holds two 16-bit numbers, ``azimuth | ray << 16``: the azimuth about a (65536 is 2 pi) and the ray's index. Row
+    a is ``entry[row[a]:row[a + 1]]``; its entries in bin b of the angle to a (65536 is pi; bins of ``2**ANGLE_SHIFT``) are
+    ``first[a, b]`` to ``first[a, b + 1]``, counted from the row's start. ``axes`` (A, 3, 3) has the columns e1, e2, a;
+    ``representative`` (A,) is the ray's index, brightest first.
     """
 
-    angle: NDArray[np.float32]
-    azimuth: NDArray[np.float32]
-    ray: NDArray[np.int32]
+    entry: NDArray[np.uint32]
+    row: NDArray[np.int64]
+    first: NDArray[np.uint16]
     axes: FloatArray
     representative: NDArray[np.int64]
-    first: NDArray[np.int32]
-
-
-#: Bins of the angle 0..pi by which a pair list is entered.
-ANGLE_BINS = 720
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +72,8 @@ class Catalogue:
     ----------
     table
         Crystal on instrument.
-    grid
-        Which rays lie near a direction in the crystal's frame.
+    rays
+        The table, with the grid that tells which rays lie near a direction.
     pairs
         Pair lists of the symmetry-inequivalent rays.
     impostors
@@ -68,23 +82,51 @@ class Catalogue:
     """
 
     table: RayTable
-    grid: SphereGrid
+    rays: Rays
     pairs: PairLists
     impostors: FloatArray
 
     @classmethod
-    def build(cls, table: RayTable, *, reach_deg: float = 0.6, voters: int) -> Catalogue:
+    def build(
+        cls, table: RayTable, *, reach_deg: float = 0.6, voters: int, widest_rad: float = np.pi
+    ) -> Catalogue:
         """Arrange a ray table.
 
-        ``reach_deg`` is the largest tolerance that the grid serves; ``voters`` the number of brightest rays
-        that take part in the axis vote.
+        ``reach_deg`` is the largest tolerance that the grid serves; ``voters`` the number of brightest rays that take part
+        in the axis vote; ``widest_rad`` the largest angle between two planes that are seen together.
         """
         reach = float(np.deg2rad(reach_deg))
-        grid = SphereGrid(*_fill_grid(table.direction, reach), reach)
-        return cls(table, grid, _pair_lists(table, voters), _impostors(table))
+        return cls(table, pack_rays(table, reach), _pair_lists(table, voters, widest_rad), _impostors(table))
 
 
-@njit(cache=True)
+def pack_rays(table: RayTable, reach_rad: float) -> Rays:
+    """A ray table for the compiled loops; ``reach_rad`` is the largest distance at which the grid finds a ray."""
+    starts, members = _fill_grid(table.direction, reach_rad)
+    return Rays(
+        table.direction,
+        np.ascontiguousarray(table.direction.T),
+        table.rate,
+        float(table.sin_theta_min),
+        float(table.sin_theta_step),
+        -2.0 if table.polarisation is None else float(table.polarisation),
+        starts,
+        members,
+        reach_rad,
+    )
+
+
+def pattern_levels(table: RayTable, orientations: int = 24) -> FloatArray:
+    """Logarithms (n,) of the rates of a pattern's spots, brightest first: medians over random orientations."""
+    us = random_rotation(np.random.default_rng(0), orientations)
+    _, _, rate, ends = trace_batch(us, table, pack_detector(table.instrument.detector), table.polarisation)
+    patterns = [-np.sort(-rate[a:b]) for a, b in pairwise(ends)]
+    n = max(int(np.median([len(p) for p in patterns])), 1)
+    # What a short pattern does not show lies below the table's faintest rays.
+    padded = [np.concatenate([p, np.full(n, rate.min(initial=1.0))])[:n] for p in patterns]
+    return np.asarray(np.log(np.median(padded, axis=0)))
+
+
+@njit(cache=True, inline="always")
 def cell_of(x: float, y: float, z: float) -> int:
     """Cell of a direction on the cubed sphere."""
     ax, ay, az = abs(x), abs(y), abs(z)
@@ -136,8 +178,8 @@ def _fill_grid(directions: FloatArray, reach: float) -> tuple[NDArray[np.int32],
     return counts, members
 
 
-def _pair_lists(table: RayTable, voters: int, most: int = 600) -> PairLists:
-    directions = table.direction[:voters]
+def _pair_lists(table: RayTable, voters: int, widest_rad: float) -> PairLists:
+    directions = np.ascontiguousarray(table.direction[: min(voters, TURN)])
     symmetry = table.crystal.symmetry
     taken = np.zeros(len(directions), dtype=bool)
     representative = []
@@ -145,26 +187,62 @@ def _pair_lists(table: RayTable, voters: int, most: int = 600) -> PairLists:
         if taken[r]:
             continue
         representative.append(r)
-        if len(representative) == most:
-            break
         orbit = symmetry @ directions[r]
         taken |= (directions @ orbit.T).max(axis=1) > 1.0 - 1e-9
     axes = np.stack([_axes(directions[r]) for r in representative])
-    local = np.einsum("vi,aij->avj", directions, axes)
-    angle = np.arctan2(np.hypot(local[..., 0], local[..., 1]), local[..., 2])
-    order = np.argsort(angle, axis=1)
-    angle = np.take_along_axis(angle, order, axis=1)
-    azimuth = np.take_along_axis(np.arctan2(local[..., 1], local[..., 0]), order, axis=1)
-    edges = np.linspace(0.0, np.pi, ANGLE_BINS + 1)
-    first = np.stack([np.searchsorted(row, edges) for row in angle])
-    return PairLists(
-        angle.astype(np.float32),
-        azimuth.astype(np.float32),
-        order.astype(np.int32),
-        axes,
-        np.array(representative, dtype=np.int64),
-        first.astype(np.int32),
+    entry, row, first = _fill_pairs(directions, axes, min(widest_rad, np.pi))
+    return PairLists(entry, row, first, axes, np.array(representative, dtype=np.int64))
+
+
+@njit(cache=True, inline="always")
+def _along(directions: FloatArray, r: int, axes: FloatArray, a: int, k: int) -> float:
+    return (
+        directions[r, 0] * axes[a, 0, k] + directions[r, 1] * axes[a, 1, k] + directions[r, 2] * axes[a, 2, k]
     )
+
+
+@njit(cache=True)
+def _fill_pairs(
+    directions: FloatArray, axes: FloatArray, widest: float
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.uint16]]:
+    n, reps = directions.shape[0], axes.shape[0]
+    least = np.cos(widest)
+    bins = (int(widest / np.pi * TURN) >> ANGLE_SHIFT) + 2
+    first = np.zeros((reps, bins + 1), np.uint16)
+    row = np.zeros(reps + 1, np.int64)
+    entry = np.empty(0, np.uint32)
+    angle = np.empty(n, np.int64)
+    azimuth = np.empty(n, np.int64)
+    counts = np.empty(bins + 1, np.int64)
+    for fill in range(2):
+        if fill == 1:
+            entry = np.empty(row[-1], np.uint32)
+        for a in range(reps):
+            if fill == 0:
+                near = 0
+                for r in range(n):
+                    near += _along(directions, r, axes, a, 2) >= least
+                row[a + 1] = row[a] + near
+                continue
+            counts[:] = 0
+            for r in range(n):
+                z = _along(directions, r, axes, a, 2)
+                angle[r] = -1
+                if z < least:
+                    continue
+                x, y = _along(directions, r, axes, a, 0), _along(directions, r, axes, a, 1)
+                angle[r] = min(int(np.arctan2(np.sqrt(x * x + y * y), z) / np.pi * TURN), TURN - 1)
+                azimuth[r] = int(np.floor(np.arctan2(y, x) / (2.0 * np.pi) * TURN)) % TURN
+                counts[(angle[r] >> ANGLE_SHIFT) + 1] += 1
+            for b in range(bins):
+                counts[b + 1] += counts[b]
+                first[a, b + 1] = counts[b + 1]
+            for r in range(n):
+                if angle[r] >= 0:
+                    b = angle[r] >> ANGLE_SHIFT
+                    entry[row[a] + counts[b]] = azimuth[r] | (r << 16)
+                    counts[b] += 1
+    return entry, row, first
 
 
 def _axes(direction: FloatArray) -> FloatArray:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.perception.indexing.catalogue import Catalogue
+from lauepilot.perception.indexing.catalogue import Catalogue, pattern_levels
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refine
-from lauepilot.perception.indexing.score import full_score, polish, quick_score
-from lauepilot.perception.indexing.search import search
-from lauepilot.perception.indexing.sphere import Sphere, on_sphere, solid_angle
+from lauepilot.perception.indexing.score import full_score, polish, rivals
+from lauepilot.perception.indexing.search import Found, brightness, search
+from lauepilot.perception.indexing.sphere import Sphere, on_sphere, solid_angle, widest_angle
 from lauepilot.perception.observation import Belief, SpotList
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import Crystal
@@ -24,9 +24,15 @@ from lauepilot.simulator.orientation import Orientation, misorientation
 #: Spots that take part in the search; all take part in the final score and the refinement.
 SEARCH_SPOTS = 90
 
+#: Spots by which candidates of the search are ranked.
+SCORED_SPOTS = 300
+
 #: Log-likelihoods are not trusted as they stand: neighbouring errors of the model make odds too sharp.
 TEMPER = 0.5
 
+
+#: Pairs of spots that one search looks at, at most.
+MOST_WORK = 40_000_000
 
 #: Rays that vote, at most: a bound on memory and time for large cells.
 MOST_VOTERS = 2400
@@ -70,6 +76,9 @@ class IndexResult:
         The fit, with matches, residuals and refined pose; None without orientation.
     alternatives
         Other orientations that fit about as well (odds above 1 : 20).
+    finished
+        Whether the search ended by its own rules. If the limit on its work (`MOST_WORK`) ended it, something better may have
+        been missed, and the confidence is 0.9 at most.
     """
 
     orientation: Orientation | None
@@ -78,6 +87,7 @@ class IndexResult:
     n_expected: int
     refinement: Refinement | None
     alternatives: tuple[Orientation, ...] = ()
+    finished: bool = True
 
     @property
     def n_indexed(self) -> int:
@@ -122,11 +132,15 @@ class Indexer:
         self._solid_angle = solid_angle(instrument.detector)
         # Enough rays that half as many again as the spots that are searched with are expected on the detector.
         voters = int(1.5 * SEARCH_SPOTS * 4.0 * np.pi / self._solid_angle)
-        self.catalogue = Catalogue.build(RayTable.build(crystal, instrument), voters=min(voters, MOST_VOTERS))
-        self.table = self.catalogue.table
+        table = RayTable.build(crystal, instrument)
+        voters = min(voters, MOST_VOTERS, len(table))
+        # A pose that is off by two degrees shall not lose pairs.
+        widest = widest_angle(instrument.detector) + 0.07
+        self.catalogue = Catalogue.build(table, voters=voters, widest_rad=widest)
+        self.table = table
+        self._bright = brightness(self.catalogue.rays, voters, pattern_levels(table))
         self._complete: RayTable | None = None
         self._brightness = np.sort(self.table.rate.mean(axis=1))[::-1]
-        self._direction_t = np.ascontiguousarray(self.table.direction.T)
 
     def index(
         self,
@@ -167,18 +181,23 @@ class Indexer:
         order = np.argsort(-spots.counts, kind="stable")
         sorted_spots = spots.take(order)
         coarse = on_sphere(sorted_spots, where, known)
-        candidates = self._search(coarse)
+        candidates, finished = self._search(coarse)
         fits = [self._fit(u, sorted_spots, where, known, coarse) for u in candidates[:6]]
         if not fits:
-            return IndexResult(None, 0.0, 0.0, 0, None)
+            return IndexResult(None, 0.0, 0.0, 0, None, finished=finished)
         fits.sort(key=lambda f: -f.score)
         for _ in range(3):
-            rivals = self._impostors(fits[0], sorted_spots, known)
-            fits += rivals
+            best = fits[0]
+            # A pose of its own puts the spots elsewhere on the sphere.
+            sphere = (
+                coarse if known.known else on_sphere(sorted_spots, best.detector, GeometryPrior(), POSE_PX)
+            )
+            related = self._impostors(best, sphere)
+            fits += related
             fits.sort(key=lambda f: -f.score)
-            if not rivals or fits[0] not in rivals:
+            if fits[0] is best:
                 break
-        return self._conclude(fits, spots, where, known, cell_sigma, complete)
+        return self._conclude(fits, sphere, spots, where, known, cell_sigma, complete, finished)
 
     def settle(
         self,
@@ -205,7 +224,7 @@ class Indexer:
         )
         if complete and len(fit.spot) >= 3:
             fit = refine(
-                self._visible(fit, spots),
+                self._may_show(fit, spots),
                 fit.u,
                 detector,
                 spots,
@@ -220,7 +239,7 @@ class Indexer:
         b = (np.eye(3) + fit.strain) @ self.crystal.b
         return replace(result, orientation=Orientation(fit.u, b, fit.covariance), refinement=fit)
 
-    def _visible(self, fit: Refinement, spots: SpotList) -> RayTable:
+    def _may_show(self, fit: Refinement, spots: SpotList) -> RayTable:
         """Rays that may show: down to a thirtieth of the faintest spot, by the intensity scale of a first fit."""
         if self._complete is None:
             self._complete = RayTable.build(self.crystal, self.instrument, min_relative=COMPLETE)
@@ -239,32 +258,37 @@ class Indexer:
             order=table.order[keep],
         )
 
-    def _search(self, sphere: Sphere) -> list[FloatArray]:
-        table, catalogue = self.table, self.catalogue
-        few = sphere.take(slice(0, SEARCH_SPOTS))
-        few = replace(few, density=few.density * len(few.sines) / len(sphere.sines))
-        found_u = np.zeros((12, 3, 3))
-        found_score = np.zeros(12)
-        search(
-            few.normals,
-            few.sines,
-            few.sigma,
-            few.density,
-            np.arange(min(len(few.sines), 40)),
-            table.direction,
-            table.rate,
-            table.sin_theta_min,
-            table.sin_theta_step,
-            catalogue.grid,
-            catalogue.pairs,
-            self._faint(len(few.sines)),
-            self._chance(few) + 10.0,
-            self.crystal.symmetry,
-            found_u,
-            found_score,
+    def _search(self, sphere: Sphere) -> tuple[list[FloatArray], bool]:
+        """Candidates, best first, and whether the search ended by its own rules."""
+        n = len(sphere.sines)
+        few, every = (
+            part._replace(density=part.density * (len(part.sines) / n))
+            for part in (sphere.take(slice(0, SEARCH_SPOTS)), sphere.take(slice(0, SCORED_SPOTS)))
         )
-        ranking = np.argsort(-found_score)
-        return [found_u[k] for k in ranking if found_score[k] > max(4.0, 0.3 * found_score[ranking[0]])]
+        found = self.candidates(few, every)
+        ranking = np.argsort(-found.score)
+        least = max(4.0, 0.3 * found.score[ranking[0]])
+        return [found.u[k] for k in ranking if found.score[k] > least], found.complete
+
+    def candidates(self, few: Sphere, every: Sphere | None = None, seeds: int = SEARCH_SPOTS) -> Found:
+        """The best distinct orientations, not refined.
+
+        ``few`` spots, brightest first, are searched with, ``every`` spot (by default the same) ranks what is found; at most
+        ``seeds`` spots are taken as seeds. Their densities are those of these lists.
+        """
+        scored = few if every is None else every
+        return search(
+            few,
+            scored,
+            self.catalogue.rays,
+            self.catalogue.pairs,
+            self._bright,
+            self._faint(len(few.sines)),
+            self._chance(scored) + 10.0,
+            self.crystal.symmetry,
+            seeds,
+            MOST_WORK,
+        )
 
     def _faint(self, n_spots: int) -> float:
         """Rate below which rays are not expected among ``n_spots``: half as many again would be brighter."""
@@ -276,30 +300,8 @@ class Indexer:
         width = float(np.median(sphere.sigma)) / np.sqrt(max(len(sphere.sines) / 4.0, 1.0))
         return float(np.log(8.0 * np.pi**2 / len(self.crystal.symmetry) / ((2.0 * np.pi) ** 1.5 * width**3)))
 
-    def _quick(self, u: FloatArray, s: Sphere, give_up: float) -> float:
-        t = self.table
-        return float(
-            quick_score(
-                u, s.normals, s.sines, s.sigma, s.density, t.direction, t.rate, t.sin_theta_min, t.sin_theta_step,
-                self.catalogue.grid, self._faint(len(s.sines)), 0, give_up,
-            )
-        )  # fmt: skip
-
-    def _polish(self, u: FloatArray, s: Sphere) -> FloatArray:
-        t = self.table
-        polished, _ = polish(
-            u, s.normals, s.sines, s.sigma, t.direction, t.rate, t.sin_theta_min, t.sin_theta_step,
-            self.catalogue.grid, self._faint(len(s.sines)), 4,
-        )  # fmt: skip
-        return np.asarray(polished)
-
     def _score(self, u: FloatArray, s: Sphere, detector: Detector) -> _Candidate:
-        t = self.table
-        score, explained, visible = full_score(
-            u, s.normals, s.sines, s.sigma, s.density, s.log_counts, t.direction, self._direction_t, t.rate,
-            t.sin_theta_min, t.sin_theta_step, self.catalogue.grid, pack_detector(detector),
-            -2.0 if t.polarisation is None else t.polarisation, 0.4,
-        )  # fmt: skip
+        score, explained, visible = full_score(u, s, self.catalogue.rays, pack_detector(detector), 0.4)
         return _Candidate(float(score), int(explained), float(visible), u, detector)
 
     def _fit(
@@ -307,7 +309,8 @@ class Indexer:
     ) -> _Candidate:
         """Refine one candidate, with a pose of its own if that is uncertain, and score it."""
         if prior.known:
-            return self._score(self._polish(u, coarse), coarse, detector)
+            polished, _ = polish(u, coarse, self.catalogue.rays, self._faint(len(coarse.sines)), 4)
+            return self._score(polished, coarse, detector)
         px_per_rad = 2.0 * detector.distance_mm / max(detector.pixel_mm)
         reach = max(2.5 * float(np.median(coarse.sigma)) * px_per_rad, 3.0)
         fit = refine(
@@ -323,33 +326,27 @@ class Indexer:
         # A pose of its own makes a wrong orientation fit better too: that freedom has its price.
         return replace(scored, score=scored.score - fit.occam, occam=fit.occam)
 
-    def _impostors(self, best: _Candidate, spots: SpotList, prior: GeometryPrior) -> list[_Candidate]:
+    def _impostors(self, best: _Candidate, sphere: Sphere) -> list[_Candidate]:
         """Orientations related to the best by twin-like rotations that fit too."""
-        sphere = on_sphere(spots, best.detector, GeometryPrior(), 0.0 if prior.known else POSE_PX)
-        wide = replace(sphere, sigma=2.0 * sphere.sigma)
-        level = self._quick(best.u, sphere, -1e9)
+        faint = self._faint(len(sphere.sines))
         out = []
-        for rotation in self.catalogue.impostors:
-            u = best.u @ rotation
-            if self._quick(u, wide, -6.0) < 0.25 * level:
-                continue
-            u = self._polish(u, sphere)
-            if self._quick(u, sphere, -1e9) > 0.3 * level:
-                rival = self._score(u, sphere, best.detector)
-                out.append(replace(rival, score=rival.score - best.occam, occam=best.occam))
+        for u in rivals(best.u, self.catalogue.impostors, sphere, self.catalogue.rays, faint):
+            rival = self._score(u, sphere, best.detector)
+            out.append(replace(rival, score=rival.score - best.occam, occam=best.occam))
         return out
 
     def _conclude(
         self,
         fits: list[_Candidate],
+        sphere: Sphere,
         spots: SpotList,
         detector: Detector,
         prior: GeometryPrior,
         cell_sigma: float,
         complete: bool,
+        finished: bool,
     ) -> IndexResult:
         best = fits[0]
-        sphere = on_sphere(spots, best.detector, GeometryPrior(), 0.0 if prior.known else POSE_PX)
         odds = np.exp(min(TEMPER * (self._chance(sphere) + 5.0 - best.score), 50.0))
         ties = []
         for other in fits[1:]:
@@ -380,6 +377,8 @@ class Indexer:
             and best.score < POOR * carried * best.explained
         ):
             confidence = min(confidence, DOUBTFUL)
+        if not finished:
+            confidence = min(confidence, DOUBTFUL)
         found = IndexResult(
             Orientation(best.u, self.crystal.b, bare.covariance),
             confidence,
@@ -387,6 +386,7 @@ class Indexer:
             round(best.visible),
             bare,
             tuple(ties),
+            finished,
         )
         # The prior stays centred on the pose that was believed; the candidate's own pose is only where the fit starts.
         return self.settle(found, spots, detector, prior=prior, cell_sigma=cell_sigma, complete=complete)

@@ -16,14 +16,13 @@ import numpy as np
 
 from lauepilot.perception.indexing.indexer import POSE_PX, TEMPER, Indexer, IndexingError, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refine
-from lauepilot.perception.indexing.search import search
 from lauepilot.perception.indexing.sphere import Sphere, on_sphere, pixel_normals
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Detector
 
 #: A detector that was placed by the drawing, not calibrated.
-ROUGH_PRIOR = GeometryPrior(distance_mm=5.0, centre_mm=5.0, tilt_deg=1.0)
+ROUGH_PRIOR = GeometryPrior(distance_mm=10.0, centre_mm=7.5, tilt_deg=1.0)
 
 #: Width of a hypothesis: root mean square distortion of the normals, rad.
 STEP = float(np.deg2rad(0.8))
@@ -151,19 +150,13 @@ def _tolerant(few: SpotList, pose: Detector, shifts: FloatArray, spread: FloatAr
     for shift, size in zip(shifts, spread, strict=True):
         width = min(STEP / max(size, 1e-12), 2.0 * REACH)  # where one cell is enough it holds the prior
         variance = variance + (_left_over(few.pixels, pose, width * shift) ** 2).sum(axis=1) / 24.0
-    return replace(sphere, sigma=np.sqrt(variance))
+    return sphere._replace(sigma=np.sqrt(variance))
 
 
 def _vote(indexer: Indexer, sphere: Sphere, seeds: int, most: int = 2) -> list[FloatArray]:
     """The best orientations (3, 3) under one hypothesis."""
-    table, catalogue = indexer.table, indexer.catalogue
-    found_u, found_score = np.zeros((most, 3, 3)), np.zeros(most)
-    search(
-        sphere.normals, sphere.sines, sphere.sigma, sphere.density, np.arange(min(len(sphere.sines), seeds)),
-        table.direction, table.rate, table.sin_theta_min, table.sin_theta_step, catalogue.grid, catalogue.pairs,
-        indexer._faint(len(sphere.sines)), indexer._chance(sphere) + 10.0, indexer.crystal.symmetry, found_u, found_score,
-    )  # fmt: skip
-    return [found_u[k] for k in np.argsort(-found_score) if found_score[k] > 4.0]
+    found = indexer.candidates(sphere, seeds=seeds)
+    return [found.u[k] for k in np.argsort(-found.score)[:most] if found.score[k] > 4.0]
 
 
 def _refined(

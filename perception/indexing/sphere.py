@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import BEAM, FloatArray
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
+from lauepilot.simulator.kernels import PackedDetector, pack_detector
 
 
-@dataclass(frozen=True, eq=False)
-class Sphere:
-    """Spots as plane normals, brightest first.
+class Sphere(NamedTuple):
+    """Spots as plane normals, in the order of their list; the compiled loops read it as it stands.
 
     Attributes
     ----------
@@ -39,25 +40,62 @@ class Sphere:
 
     def take(self, index: NDArray[np.intp] | slice) -> Sphere:
         """A part of the list."""
-        return Sphere(*(np.ascontiguousarray(getattr(self, f)[index]) for f in self.__dataclass_fields__))
+        return Sphere(*(np.ascontiguousarray(column[index]) for column in self))
 
 
 def on_sphere(spots: SpotList, detector: Detector, prior: GeometryPrior, extra_px: float = 0.0) -> Sphere:
     """Plane normals of spots with their tolerance, the pose's uncertainty included as far as no rotation takes it up."""
-    normals = pixel_normals(spots.pixels, detector)
-    area = pixel_area(spots.pixels, detector)
-    spread = np.sqrt(np.maximum(np.trace(spots.covariance_px2, axis1=1, axis2=2) / 2.0, 0.0025) + extra_px**2)
-    sigma2 = spread**2 * area
+    normals, area = _normals(np.ascontiguousarray(spots.pixels, dtype=np.float64), pack_detector(detector))
+    covariance = spots.covariance_px2
+    spread2 = np.maximum(0.5 * (covariance[:, 0, 0] + covariance[:, 1, 1]), 0.0025) + extra_px**2
+    sigma2 = spread2 * area
     if not prior.known:
         sigma2 = sigma2 + _pose_variance(spots, detector, prior, normals)
     live = float(detector.shape[0] * detector.shape[1])
     return Sphere(
-        np.ascontiguousarray(normals),
+        normals,
         np.ascontiguousarray(-normals[:, 2]),
         np.sqrt(sigma2),
         len(spots) / live / area,
         np.log(np.maximum(spots.counts, 1.0)),
     )
+
+
+@njit(cache=True)
+def _normal(detector: PackedDetector, col: float, row: float) -> tuple[float, float, float]:
+    """Unit normal of the plane that sends the beam to a pixel."""
+    u = (col - detector.centre_col) * detector.pixel_col_mm
+    v = (row - detector.centre_row) * detector.pixel_row_mm
+    w = detector.distance_mm
+    if detector.cylinder:
+        u, w = detector.distance_mm * np.sin(u / w), detector.distance_mm * np.cos(u / w)
+    r = detector.rotation
+    length = np.sqrt(u * u + v * v + w * w)
+    x = (u * r[0, 0] + v * r[0, 1] + w * r[0, 2]) / length
+    y = (u * r[1, 0] + v * r[1, 1] + w * r[1, 2]) / length
+    z = (u * r[2, 0] + v * r[2, 1] + w * r[2, 2]) / length - 1.0
+    length = np.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
+
+
+@njit(cache=True)
+def _normals(pixels: FloatArray, detector: PackedDetector) -> tuple[FloatArray, FloatArray]:
+    """`pixel_normals` and `pixel_area` of pixels (n, 2), compiled."""
+    n = pixels.shape[0]
+    normals = np.empty((n, 3))
+    area = np.empty(n)
+    for i in range(n):
+        col, row = pixels[i, 0], pixels[i, 1]
+        normals[i] = _normal(detector, col, row)
+        ax, ay, az = _normal(detector, col + 0.5, row)
+        bx, by, bz = _normal(detector, col - 0.5, row)
+        cx, cy, cz = _normal(detector, col, row + 0.5)
+        dx, dy, dz = _normal(detector, col, row - 0.5)
+        ax, ay, az = ax - bx, ay - by, az - bz
+        cx, cy, cz = cx - dx, cy - dy, cz - dz
+        x, y, z = ay * cz - az * cy, az * cx - ax * cz, ax * cy - ay * cx
+        area[i] = np.sqrt(x * x + y * y + z * z)
+    return normals, area
 
 
 def pixel_normals(pixels: FloatArray, detector: Detector) -> FloatArray:
@@ -81,6 +119,17 @@ def solid_angle(detector: Detector) -> float:
     grid = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2)
     area = pixel_area(grid, detector) * detector.sees(grid)
     return float(area.mean() * detector.shape[0] * detector.shape[1])
+
+
+def widest_angle(detector: Detector) -> float:
+    """Largest angle, in radians, between two plane normals that a detector sees."""
+    rows = np.linspace(0, detector.shape[0] - 1, 17)
+    cols = np.linspace(0, detector.shape[1] - 1, 17)
+    grid = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2)
+    # The pixel that the direct beam would meet belongs to no plane.
+    away = detector.pixels_to_rays(grid)[:, 2] < 1.0 - 1e-9
+    normals = pixel_normals(grid[away], detector)
+    return float(np.arccos(np.clip((normals @ normals.T).min(), -1.0, 1.0)))
 
 
 def _pose_variance(

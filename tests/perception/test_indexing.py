@@ -193,11 +193,7 @@ def test_compiled_score_equals_plain_python() -> None:
     rng = np.random.default_rng(16)
     u = random_rotation(rng)
     s = on_sphere(shuffled_list(ix, u, rng, 0.3), ix.instrument.detector, GeometryPrior())
-    t = ix.table
-    arguments = (
-        u, s.normals, s.sines, s.sigma, s.density, t.direction, t.rate, t.sin_theta_min, t.sin_theta_step,
-        ix.catalogue.grid, 10.0, 3, -1e9,
-    )  # fmt: skip
+    arguments = (u, s, 1.0, ix.catalogue.rays, 10.0, 3, -1e9)
     assert quick_score(*arguments) == pytest.approx(quick_score.py_func(*arguments), rel=1e-9)
 
 
@@ -206,7 +202,7 @@ def test_grid_lists_every_ray_within_reach() -> None:
     rng = np.random.default_rng(17)
     points = rng.normal(size=(500, 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    grid = catalogue.grid
+    grid = catalogue.rays
     for p in points:
         near = set(np.flatnonzero(catalogue.table.direction @ p > np.cos(grid.reach_rad)).tolist())
         cell = cell_of(*p)
