@@ -22,7 +22,7 @@ from lauepilot.perception.photons.kernels import (
     spread,
     workspace,
 )
-from lauepilot.perception.photons.modes import _STEPS, Mode, Prior, polish, weigh
+from lauepilot.perception.photons.modes import _STEPS, Mode, Prior, gauss, polish, weigh
 from lauepilot.perception.photons.sky import Sky
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.crystal import Crystal
@@ -397,9 +397,11 @@ class _Search:
                 misorientation(u, m.u, self.own.crystal.symmetry) < 0.5 * self.own._sigmas[0] for m in modes
             ):
                 continue
-            mean, covariance, evidence = weigh(
-                u, x, curvature, free, prior, self.scene, listed_photons, rays, len(rays), scratch
-            )
+            if exact and starts is not None:
+                found = weigh(u, x, curvature, free, prior, self.scene, listed_photons, rays, len(rays), scratch)
+            else:
+                found = gauss(u, value, curvature, free, prior)
+            mean, covariance, evidence = found
             modes.append(Mode(mean, covariance, x, float(value), evidence))
         modes.sort(key=lambda m: -m.log_evidence)
         return modes
