@@ -73,6 +73,7 @@ class AlignResult:
         In words.
     orientation
         The declared laboratory orientation ``Z U``, else what was believed last, with covariance; None if nothing.
+        Planes are named as in the target: of symmetry's equivalents, its indices as written lie nearest to their place.
     orientation_axes
         Read-back at which ``orientation`` holds, degrees and mm: ``axes`` if it was declared, else those of the last frame
         with a belief, which the agent may have left since. None without an orientation.
@@ -326,6 +327,8 @@ class _Loop:
         last = self.steps[-1].decision
         if end.outcome == "declared" and isinstance(last, Declare):
             orientation, then = last.orientation, observation.axes
+        if orientation is not None:
+            orientation = self._as_written(orientation, then)
         logger.info("%s: %s", end.outcome, end.reason)
         return AlignResult(
             end.outcome,
@@ -338,6 +341,16 @@ class _Loop:
             self.dose_s,
             uid,
         )
+
+    def _as_written(self, orientation: Orientation, then: Mapping[str, float]) -> Orientation:
+        """Of the orientations that symmetry makes alike, the one in which the target's indices, as written, come to lie
+        where the target wants them at the end.
+        """
+        if self.task.crystal is None:
+            return orientation
+        chain = self.goniometer.chain
+        now = chain.matrix(self.goniometer.position) @ chain.matrix(then).T @ orientation.u
+        return orientation.relabelled(self.task.target.as_written(now, self.task.crystal))
 
 
 def _usual_observer(task: Task) -> Observer:

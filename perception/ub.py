@@ -117,7 +117,7 @@ def ub_from_reflections(
     cell: Literal["fixed", "system", "free"] = "fixed",
     tolerance_deg: float = 1.0,
 ) -> UbResult:
-    """``U`` on the sample holder by least squares, and the cell on request.
+    """``U`` on the sample holder by least squares, and the cell on request; of two reflections as by `ub_from_two`.
 
     Parameters
     ----------
@@ -140,8 +140,14 @@ def ub_from_reflections(
     if len(reflections) < 2:
         raise ReflectionError(f"UB needs two reflections or more; {len(reflections)} came.")
     measured, lattice = _on_holder(reflections, goniometer), _lattice(reflections, crystal.b)
-    _check_spread(reflections, measured, lattice)
     sigma = np.deg2rad([r.sigma_deg for r in reflections])
+    if len(reflections) == 2 and cell == "fixed":
+        first, second = reflections
+        orientation = ub_from_two(first, second, crystal.b, goniometer, tolerance_deg=tolerance_deg)
+        wanted, got = (np.deg2rad(_angle_deg(v[0], v[1])) for v in (lattice, measured))
+        chi2 = float((wanted - got) ** 2 / np.sum(sigma**2))
+        return _result(reflections, measured, orientation, np.array(crystal.cell), np.zeros(6), chi2, 1)
+    _check_spread(reflections, measured, lattice)
     u = _wahba(measured, lattice, sigma)
     _check_hand(measured, lattice, sigma, u, tolerance_deg)
     if cell == "fixed":
@@ -246,7 +252,7 @@ def _check_fit(
 
 def free_parameters(crystal: Crystal, cell: Literal["system", "free"]) -> list[tuple[str, tuple[int, ...]]]:
     """Names of the cell parameters that may move, with the places (of a, b, c, alpha, beta, gamma) that each one fills."""
-    every = [(name, (i,)) for i, name in enumerate(_NAMES)]
+    every: list[tuple[str, tuple[int, ...]]] = [(name, (i,)) for i, name in enumerate(_NAMES)]
     lengths = every[:3]
     if cell == "free" or crystal.system == "triclinic":
         return every

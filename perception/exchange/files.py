@@ -101,7 +101,7 @@ def write_orientation(
     }[format]
     stored = StoredOrientation(
         u, b, of, None if axes is None else dict(axes), turned.covariance, instrument.detector, crystal.name,
-        crystal.space_group, format, words, format not in {"nexus", "fit"},
+        crystal.space_group, format, words, format not in {"nexus", "fit"}, instrument.name,
     )  # fmt: skip
     if format == "diffcalc":
         write_diffcalc(path, stored, match, diffcalc_system(crystal.system, stored.cell))
@@ -196,5 +196,6 @@ def _read_own(path: Path, data: Mapping[str, Any]) -> StoredOrientation:
     stored = StoredOrientation(
         u, b, "laboratory", None, covariance, None if geometry is None else detector_from(geometry),
         str(data.get("crystal", "")), str(data.get("space_group", "")), "lauepilot", str(data.get("frame", _OURS)), two_pi,
+        str(data.get("instrument", "")),
     )  # fmt: skip
     return stored if not axes else replace(stored, axes={str(k): float(v) for k, v in axes.items()})

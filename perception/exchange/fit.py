@@ -6,6 +6,7 @@ The spots in the table are predicted ones (the brightest), since an orientation 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np

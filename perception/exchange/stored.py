@@ -44,7 +44,7 @@ class StoredOrientation:
         (3, 3) of the rotation vector in the same frame, radians squared; None if the file does not tell.
     detector
         Pose; None if the file does not tell.
-    crystal, space_group
+    crystal, space_group, instrument
         Names; empty if the file does not tell.
     format
         Of the file: diffcalc, hklpy2, nexus, spec, fit, lauepilot.
@@ -65,6 +65,7 @@ class StoredOrientation:
     format: str
     frame: str
     two_pi: bool
+    instrument: str = ""
 
     @property
     def ub(self) -> FloatArray:
@@ -118,9 +119,9 @@ def canonical(ub: ArrayLike, name: str = "UB") -> tuple[FloatArray, FloatArray]:
     return np.asarray(q * signs), np.asarray(r * signs[:, None])
 
 
-def cell_of(b: FloatArray) -> FloatArray:
+def cell_of(b: ArrayLike) -> FloatArray:
     """a, b, c in angstrom and alpha, beta, gamma in degrees (6,) of ``B`` (3, 3) with 2 pi."""
-    direct = 2.0 * np.pi * np.linalg.inv(b).T
+    direct = 2.0 * np.pi * np.linalg.inv(np.asarray(b, dtype=float)).T
     lengths = np.linalg.norm(direct, axis=0)
     pairs = ((1, 2), (0, 2), (0, 1))
     # atan2, since arccos loses half of the digits near 0 and 180 degrees
@@ -178,6 +179,7 @@ def note(stored: StoredOrientation, to_frame: FloatArray, circles: str = "") -> 
         "covariance_about": "rotation vector w in NeXus' frame, U_true = exp(w) U",
         "crystal": stored.crystal,
         "space_group": stored.space_group,
+        "instrument": stored.instrument,
         "detector": None if stored.detector is None else detector_record(stored.detector),
     }
 
@@ -199,6 +201,7 @@ class Told:
     crystal: str
     space_group: str
     frame: str
+    instrument: str = ""
 
 
 def from_note(value: Any, usual: FloatArray, of: Of, frame: str, origin: str, crystal: str = "") -> Told:
@@ -225,6 +228,7 @@ def from_note(value: Any, usual: FloatArray, of: Of, frame: str, origin: str, cr
             str(value["crystal"]),
             str(value["space_group"]),
             str(value["frame"]),
+            str(value["instrument"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExchangeError(f"{origin}: lauepilot's own note in it is damaged ({error}).") from None
@@ -235,7 +239,7 @@ def assembled(ub: FloatArray, told: Told, kind: str, two_pi: bool) -> StoredOrie
     u, b = canonical(told.to_frame.T @ ub)
     return StoredOrientation(
         u, b, told.of, told.axes, told.covariance, told.detector, told.crystal, told.space_group, kind,
-        told.frame, two_pi,
+        told.frame, two_pi, told.instrument,
     )  # fmt: skip
 
 

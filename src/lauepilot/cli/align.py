@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ from lauepilot.hardware.plans import AlignResult, align_crystal
 from lauepilot.hardware.protocols import Agent
 from lauepilot.hardware.records import LocalRecorder
 from lauepilot.perception.indexing.indexer import IndexingError
+from lauepilot.perception.indexing.labels import labelled_like
 from lauepilot.perception.observation import Declare, Expose, Move
 from lauepilot.perception.observer import Observer
 from lauepilot.perception.readers import read_frame
@@ -254,9 +255,8 @@ def write_records(setup: Setup, ended: Ended, folder: Path) -> dict[str, Any]:
     ends = {"first": 0, "last": -1} if len(frames) > 1 else {"first": 0} if frames else {}
     for name, which in ends.items():
         try:
-            _picture(
-                setup, frames[which], folder / f"{name}_pattern.png", name if len(frames) > 1 else "only"
-            )
+            told = name if len(frames) > 1 else "only"
+            _picture(setup, ended.result, frames[which], folder / f"{name}_pattern.png", told)
         except (
             Exception
         ) as error:  # a picture that cannot be drawn must not take the record of the run with it
@@ -276,15 +276,19 @@ def write_records(setup: Setup, ended: Ended, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _picture(setup: Setup, frame_file: Path, path: Path, which: str) -> None:
+def _picture(setup: Setup, result: AlignResult | None, frame_file: Path, path: Path, which: str) -> None:
+    """A frame with its predicted spots, named as in the result's orientation."""
     task = setup.task
     frame = with_units(read_frame(frame_file), task.instrument)
     spots = find_spots(frame, task.instrument.detector)
     title = f"{task.crystal.name} on {task.instrument.name}: the {which} pattern ({frame.live_time_s:.3g} s)"
     try:
-        draw(
-            index_spots(spots, setup.world.observer.indexer, frame=frame, source=frame_file.name), path, title
-        )
+        indexed = index_spots(spots, setup.world.observer.indexer, frame=frame, source=frame_file.name)
+        if result is not None and result.orientation is not None:
+            chain = task.instrument.goniometer
+            there = chain.matrix(frame.axes) @ chain.matrix(_axes_of(result)).T @ result.orientation.u
+            indexed = replace(indexed, result=labelled_like(indexed.result, there, task.crystal))
+        draw(indexed, path, title)
     except IndexingError as error:
         draw_pattern(
             path,
