@@ -8,7 +8,7 @@ near as the first allows. More reflections give it by least squares on direction
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -146,6 +146,7 @@ def ub_from_reflections(
         orientation = ub_from_two(first, second, crystal.b, goniometer, tolerance_deg=tolerance_deg)
         wanted, got = (np.deg2rad(_angle_deg(v[0], v[1])) for v in (lattice, measured))
         chi2 = float((wanted - got) ** 2 / np.sum(sigma**2))
+        orientation = replace(orientation, covariance=orientation.covariance * _widened(chi2, 1))
         return _result(reflections, measured, orientation, np.array(crystal.cell), np.zeros(6), chi2, 1)
     _check_spread(reflections, measured, lattice)
     u = _wahba(measured, lattice, sigma)

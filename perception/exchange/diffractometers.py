@@ -213,7 +213,7 @@ def write_spec(path: Path, stored: StoredOrientation, match: Match) -> None:
     reciprocal = cell_of(2.0 * np.pi * np.linalg.inv(stored.b).T)
     now = datetime.now(UTC)
     lines = [
-        f"#F {path.name}",
+        f"#F orientation {stored.crystal}".rstrip(),
         f"#E {int(now.timestamp())}",
         f"#D {now:%a %b %d %H:%M:%S %Y}",
         "#C orientation written by lauepilot, not by a scan: #G0 and #G4 are empty, and no reflections are in #G1",

@@ -29,7 +29,6 @@ from lauepilot.perception.lauetools import (
 )
 from lauepilot.simulator.conventions import BEAM, HC_KEV_A, FloatArray, axis_rotation
 from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.laue import RayTable, predict_spots
 
@@ -59,15 +58,7 @@ def write_lauetools(path: Path, stored: StoredOrientation, crystal: Crystal, ins
     real = instrument.detector
     azimuth = azimuth_rad(real)
     turn = axis_rotation(BEAM, -azimuth)
-    detector = Detector(
-        real.name,
-        real.kind,
-        real.shape,
-        real.pixel_mm,
-        real.distance_mm,
-        real.centre_px,
-        turn @ real.rotation,
-    )
+    detector = replace(real, rotation=turn @ real.rotation)
     geometry = LaueToolsGeometry.from_detector(detector)
     to_frame = TO_BEAM_X @ turn
     spots = predict_spots(RayTable.build(crystal, instrument), stored.u, real)
@@ -139,15 +130,5 @@ def read_lauetools(path: Path) -> StoredOrientation:
         raise ExchangeError(f"{path}: lauepilot's own note in it is damaged ({error}).") from None
     told = from_note(value, FROM_LAUETOOLS.T, "laboratory", _WORDS, str(path), fit.element)
     if told.detector is None and fit.geometry is not None and fit.geometry.shape is not None:
-        detector = fit.geometry.to_detector()
-        told = type(told)(
-            told.to_frame,
-            told.of,
-            told.axes,
-            told.covariance,
-            detector,
-            told.crystal,
-            told.space_group,
-            told.frame,
-        )
+        told = replace(told, detector=fit.geometry.to_detector())
     return assembled(2.0 * np.pi * fit.ub_lauetools @ fit.b0_lauetools, told, "fit", False)

@@ -308,6 +308,7 @@ def _ub(setup: Setup, result: AlignResult, orientation: Orientation) -> dict[str
         orientation,
         {
             "declared": result.outcome == "declared",
+            "instrument": setup.task.instrument.name,
             "axes": then,
             "axes_at_end": dict(result.axes),
             "axes_units": {axis.name: axis.unit for axis in setup.task.instrument.goniometer.axes},
