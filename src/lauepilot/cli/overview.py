@@ -12,16 +12,21 @@ from scipy.spatial import cKDTree
 from lauepilot.cli.index import Indexed, directions, spot_table
 from lauepilot.perception.indexing.indexer import IndexResult
 from lauepilot.perception.indexing.refine import predict_pixels
+from lauepilot.perception.photons.indexer import PhotonResult
 from lauepilot.pictures import overview, page
 from lauepilot.pictures.stereogram import crystal_axes, reached_directions
 from lauepilot.pictures.view import Kind, Mode, PatternLayer, PatternView, percent
 from lauepilot.pictures.zones import Zone, strongest_zones
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Detector
-from lauepilot.simulator.laue import predict_spots
+from lauepilot.simulator.frame import Frame
+from lauepilot.simulator.laue import RayTable, predict_spots
 
 #: Predicted spots that were not found, at most: the brightest.
 MISSING = 40
+
+#: Modes that are drawn in the stereogram and predicted on the detector, at most: the most probable.
+MODES, LAYERS = 12, 5
 
 #: A found spot belongs to a spot of an alternative within so many pixels.
 NEAR_PX = 4.0
@@ -83,9 +88,10 @@ def view_of(
                     f"grain {k}", grain.orientation.u, grain.orientation.covariance, grain.confidence, "grain"
                 )
             )
-    for k, other in enumerate(result.alternatives, start=1):
+    for k, other in enumerate(result.alternatives[: MODES - 1], start=1):
         name = f"alternative {k}"
-        layers.append(_other_layer(indexed, other.u, name))
+        if k < LAYERS:
+            layers.append(_other_layer(indexed, other.u, name))
         shown.append(Mode(name, other.u, other.covariance, None, "alternative"))
     frame, instrument = indexed.frame, indexed.instrument
     return PatternView(
@@ -130,15 +136,79 @@ def answer_layer(indexed: Indexed, name: str = "predicted", kind: Kind = "answer
 
 def _other_layer(indexed: Indexed, u: FloatArray, name: str) -> PatternLayer:
     """The brightest predicted spots of another orientation, on the answer's pose; as many as spots were found."""
-    detector: Detector = indexed.detector
-    spots = predict_spots(indexed.table, u, detector)
-    bright = np.argsort(-spots.rate_per_s, kind="stable")[: len(indexed.spots)]
-    pixels = spots.pixels[bright]
-    which = np.full(len(pixels), -1)
-    if len(indexed.spots):
-        gap, nearest = cKDTree(indexed.spots.pixels).query(pixels)
-        which = np.where(gap < NEAR_PX, nearest, -1)
-    return PatternLayer(name, pixels, spots.hkl[bright], spots.energy_kev[bright], which, "alternative")
+    layer = brightest_layer(indexed.table, u, indexed.detector, len(indexed.spots), name, "alternative")
+    if not len(indexed.spots):
+        return layer
+    gap, nearest = cKDTree(indexed.spots.pixels).query(layer.pixels)
+    return replace(layer, found=np.where(gap < NEAR_PX, nearest, -1))
+
+
+def brightest_layer(
+    table: RayTable, u: FloatArray, detector: Detector, most: int, name: str, kind: Kind
+) -> PatternLayer:
+    """The ``most`` brightest spots that an orientation ``u`` (3, 3) predicts, brightest first; none of them found."""
+    spots = predict_spots(table, u, detector)
+    bright = np.argsort(-spots.rate_per_s, kind="stable")[:most]
+    nothing = np.full(len(bright), -1)
+    return PatternLayer(
+        name, spots.pixels[bright], spots.hkl[bright], spots.energy_kev[bright], nothing, kind
+    )
+
+
+def view_of_photons(result: PhotonResult, table: RayTable, frame: Frame, source: str = "") -> PatternView:
+    """What there is to draw of a posterior from single photons: no spots were found, the modes predict them.
+
+    Parameters
+    ----------
+    result
+        Of `PhotonIndexer`.
+    table
+        Rays of the crystal on the instrument.
+    frame
+        The frame.
+    source
+        Path of its file.
+    """
+    crystal, instrument = table.crystal, table.instrument
+    detector = instrument.detector
+    kinds: list[Kind] = [
+        "answer" if k == 0 and result.orientation is not None else "alternative" for k in range(MODES)
+    ]
+    told = list(zip(kinds, result.modes, strict=False))
+    names = [
+        "most probable" if kind == "answer" else f"mode {k}" for k, (kind, _) in enumerate(told, start=1)
+    ]
+    layers = [
+        brightest_layer(table, mode.orientation.u, detector, MISSING, name, kind)
+        for name, (kind, mode) in zip(names[:LAYERS], told, strict=False)
+    ]
+    return PatternView(
+        title=f"{crystal.name} on {instrument.name}: {Path(source).name or 'photons'}",
+        note=f"{result.signal_photons:.0f} photons in spots, {result.background_photons:.0f} besides: {result.verdict}",
+        detector=detector,
+        found=np.zeros((0, 2)),
+        found_counts=np.zeros(0),
+        counts=frame.counts,
+        layers=layers,
+        zones=()
+        if result.orientation is None
+        else strongest_zones(result.orientation.ub, layers[0].hkl, detector),
+        modes=[
+            Mode(name, mode.orientation.u, mode.orientation.covariance, mode.probability, kind)
+            for name, (kind, mode) in zip(names, told, strict=True)
+        ],
+        axes=crystal_axes(crystal.b, crystal.symmetry),
+        reached=reached_directions(instrument.goniometer, frame.axes),
+        radiation=instrument.beam.radiation,
+        facts=[
+            ("crystal", f"{crystal.name}, {crystal.space_group}"),
+            ("instrument", instrument.name),
+            ("file", source or "(none)"),
+            ("verdict", result.verdict),
+            ("modes above 0.1 %", str(len(result.modes))),
+            ("width of spots", f"{result.width_px:.2f} px"),
+        ],
+    )
 
 
 def _distance(pixels: FloatArray, to: FloatArray) -> FloatArray:

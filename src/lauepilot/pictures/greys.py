@@ -84,17 +84,16 @@ def grey_png(counts: NDArray[Any], detector: Detector, most_bytes: int) -> tuple
     """The frame as an 8-bit grey PNG (0 is dark ground) of at most ``most_bytes``, and the pixels pooled each way."""
     from PIL import Image
 
-    side = 1600
+    side = 1600.0
     while True:
-        grey, pool = for_eyes(counts, detector, side)
+        grey, pool = for_eyes(counts, detector, round(side))
         # 64 levels: more than eyes tell apart, and half the size, since noise is what fills a PNG.
+        levels = (np.rint(grey * 63.0) * (255.0 / 63.0)).astype(np.uint8)
         stored = io.BytesIO()
-        Image.fromarray((np.rint(grey * 63.0) * (255.0 / 63.0)).astype(np.uint8)).save(
-            stored, "PNG", optimize=True
-        )
-        if stored.tell() <= most_bytes or side < 100:
+        Image.fromarray(levels).save(stored, "PNG", compress_level=6)
+        if stored.tell() <= most_bytes or side < 100.0:
             return stored.getvalue(), pool
-        side = round(0.7 * side)
+        side *= min(0.95 * (most_bytes / stored.tell()) ** 0.5, 0.8)
 
 
 def palette(*more: str) -> Any:

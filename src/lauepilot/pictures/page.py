@@ -79,8 +79,8 @@ def payload(view: PatternView) -> dict[str, Any]:
             for region in view.detector.blind
         ],
         "found": {
-            "col": _numbers(view.found[:, 0], 3),
-            "row": _numbers(view.found[:, 1], 3),
+            "col": _numbers(view.found[:, 0], 5),
+            "row": _numbers(view.found[:, 1], 5),
             "counts": _numbers(view.found_counts, 1),
             "explained": view.explained().tolist(),
         },
@@ -88,8 +88,8 @@ def payload(view: PatternView) -> dict[str, Any]:
             {
                 "name": layer.name,
                 "kind": layer.kind,
-                "col": _numbers(layer.pixels[:, 0], 3),
-                "row": _numbers(layer.pixels[:, 1], 3),
+                "col": _numbers(layer.pixels[:, 0], 5),
+                "row": _numbers(layer.pixels[:, 1], 5),
                 "hkl": np.asarray(layer.hkl).astype(int).tolist(),
                 "energy_kev": _numbers(layer.energy_kev, 4),
                 "found": np.asarray(layer.found).astype(int).tolist(),

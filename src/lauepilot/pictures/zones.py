@@ -72,10 +72,21 @@ def zone_lines(axis: ArrayLike, detector: Detector) -> tuple[FloatArray, ...]:
         inside = np.all((pixels >= -0.5) & (pixels <= np.array([cols, rows]) - 0.5), axis=1)
         jump = np.linalg.norm(np.diff(pixels, axis=0), axis=1)  # where a cylinder's ends meet
     drawn = np.concatenate(
-        [[0], (inside[:-1] & inside[1:] & (jump < 0.25 * max(rows, cols))).astype(int), [0]]
+        [[0], ((inside[:-1] | inside[1:]) & (jump < 0.25 * max(rows, cols))).astype(int), [0]]
     )
     edges = np.flatnonzero(np.diff(drawn)).reshape(-1, 2)
-    return tuple(pixels[start : end + 1] for start, end in edges.tolist())
+    low, high = np.full(2, -0.5), np.array([cols, rows]) - 0.5
+    return tuple(_cut(pixels[start : end + 1].copy(), low, high) for start, end in edges.tolist())
+
+
+def _cut(line: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Draw the first and last point (2,) of a line back to the box, if they are outside."""
+    for end, inner in ((0, 1), (-1, -2)):
+        step = line[end] - line[inner]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.where(step > 0.0, (high - line[inner]) / step, (low - line[inner]) / step)
+        line[end] = line[inner] + min(1.0, float(np.nanmin(np.where(step == 0.0, 1.0, room)))) * step
+    return line
 
 
 def zone_axes(highest: int) -> NDArray[np.int64]:
