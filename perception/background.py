@@ -7,6 +7,7 @@ take over their neighbours' value. Between the middles of blocks both are linear
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ Image = NDArray[np.float32]
 
 # Variance left inside +-3 standard deviations of a normal distribution.
 _KEPT_VARIANCE = 0.9733
+
+#: Photons a pixel below which the frame is summed in bins first.
+FEW_PHOTONS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,9 @@ def estimate_background(
     block = block_px or int(np.clip(min(counts.shape) // 8, 16, 32))
     rows, cols = _edges(counts.shape[0], block), _edges(counts.shape[1], block)
     image = np.ascontiguousarray(counts, dtype=np.float32)
+    bins = 1 if block_px else _bins(image, live, gain, offset)
+    if bins > 1:
+        return _of_few_photons(image, live, gain, offset, bins)
     level, variance, number = _block_statistics(image, live, rows, cols, np.float32(gain))
     usable = number >= 16
     if not usable.any():
@@ -91,6 +98,43 @@ def estimate_background(
     level, variance = _repair(level, variance, usable)
     photon_noise, variance = _noise(level, variance, number, gain, offset)
     level_image, sigma_image = _upsample(level, variance, *_weights(rows), *_weights(cols))
+    return BackgroundEstimate(level_image, sigma_image, photon_noise)
+
+
+def _bins(image: Image, live: NDArray[np.bool_], gain: float, offset: float) -> int:
+    """Width in pixels of the bins that hold about a photon each, if pixels hardly ever do; else 1.
+
+    A block of pixels without photons has no statistics, and a faint spot of a few photons cannot be clipped from it.
+    """
+    mean = (float(image.mean(where=live, dtype=np.float64)) - offset) / gain if live.any() else 0.0
+    if not 0.0 < mean < FEW_PHOTONS:
+        return 1
+    return max(1, min(math.ceil(math.sqrt(1.0 / mean)), min(image.shape) // 48))
+
+
+def _of_few_photons(
+    image: Image, live: NDArray[np.bool_], gain: float, offset: float, bins: int
+) -> BackgroundEstimate:
+    """`estimate_background` of the frame summed in bins, brought back to pixels; only bins that are wholly live count."""
+    rows, cols = (n // bins for n in image.shape)
+    cut = np.s_[: rows * bins, : cols * bins]
+    coarse = image[cut].reshape(rows, bins, cols, bins).sum(axis=(1, 3))
+    whole = live[cut].reshape(rows, bins, cols, bins).all(axis=(1, 3))
+    if np.count_nonzero(whole) < 16:
+        return estimate_background(image, live, gain=gain, offset=offset, block_px=32)
+    edges = [_edges(n, max(4, min(rows, cols) // 8)) for n in (rows, cols)]
+    level, variance, number = _block_statistics(coarse, whole, *edges, np.float32(gain))
+    usable = number >= 8
+    if not usable.any():
+        return estimate_background(image, live, gain=gain, offset=offset, block_px=32)
+    level, variance = _repair(level, variance, usable)
+    photon_noise, variance = _noise(level, variance, number, gain, offset * bins**2)
+    spans = [edge * bins for edge in edges]
+    for span, n in zip(spans, image.shape, strict=True):
+        span[-1] = n
+    level_image, sigma_image = _upsample(
+        level / bins**2, variance / bins**2, *_weights(spans[0]), *_weights(spans[1])
+    )
     return BackgroundEstimate(level_image, sigma_image, photon_noise)
 
 

@@ -71,7 +71,13 @@ def _invert(matrix: Floats, inverse: Floats, n: int) -> bool:
 
 @numba.njit(cache=True)
 def _others(
-    parameters: Floats, fitted: NDArray[np.bool_], near: NDArray[np.int64], n: int, c: int, r: int, halo: float
+    parameters: Floats,
+    fitted: NDArray[np.bool_],
+    near: NDArray[np.int64],
+    n: int,
+    c: int,
+    r: int,
+    halo: float,
 ) -> float:
     """What the neighbouring spots put into a pixel."""
     total = 0.0

@@ -1,8 +1,9 @@
 """Spots in a frame: where they are to a fraction of a pixel, how sure that is, and how many photons they hold.
 
 The frame minus its background is smoothed with two Gaussians; maxima that stand out of the noise are candidates,
-fitted by `lauepilot.perception.spotfit`. The threshold is in standard deviations of the smoothed noise, with the skewness
-of few photons allowed for (Cornish & Fisher 1938), so that it means the same at 0.01 and at 1000 counts a pixel.
+fitted by `lauepilot.perception.spotfit`. The threshold is the value that smoothed Poisson noise exceeds as seldom as a
+normal number exceeds so many standard deviations (`lauepilot.perception.spotlevels`): it means the same at 0.001 and at
+1000 counts a pixel, where the one is five photons close together and the other a slight swelling.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lauepilot.perception import spotsearch
 from lauepilot.perception.background import BackgroundEstimate, Image, estimate_background
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.spotfit import CC, COL, CR, FLUX, ROW, RR, deviance, fit_spots
+from lauepilot.perception.spotlevels import tail_levels
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame
@@ -28,6 +30,9 @@ FILTER_PX = (1.0, 2.2)
 _MIN_SIGMA_PX = 0.40
 _MAX_SIGMA_PX = 6.5
 _MAX_ASPECT = 6.0
+
+#: Steps of the noise for which thresholds are computed in a frame.
+_NODES = 24
 
 #: So many of the brightest spots tell how spots look in a frame.
 _TELLING = 30
@@ -88,7 +93,9 @@ def find_spots(
     residual, usable, saturated = spotsearch.prepare(
         counts, background.level, background.sigma, live, np.float32(frame.saturation), not sharp
     )
-    peaks, excess = _candidates(residual, background.sigma, usable, frame.gain, threshold_sigma)
+    peaks, excess = _candidates(
+        residual, background.sigma, usable, frame.gain, threshold_sigma, background.photon_noise
+    )
     if len(peaks) == 0:
         return _empty()
     parameters, covariance, quality = _fit(
@@ -96,7 +103,7 @@ def find_spots(
     )
     if sharp:
         _centroids(residual, background.sigma, peaks, parameters, covariance, quality, frame.gain)
-    keep = _believable(peaks, parameters, quality, sharp)
+    keep = _believable(peaks, parameters, quality, sharp, frame.gain)
     index = np.flatnonzero(keep)
     index = index[np.argsort(-parameters[index, FLUX], kind="stable")][:max_spots]
     return _spot_list(parameters[index], covariance[index], quality[index], frame.gain, saturated)
@@ -116,15 +123,20 @@ def _live(shape: tuple[int, ...], detector: Detector | None) -> NDArray[np.bool_
 
 
 def _candidates(
-    residual: Image, sigma: Image, usable: NDArray[np.bool_], gain: float, threshold: float
+    residual: Image,
+    sigma: Image,
+    usable: NDArray[np.bool_],
+    gain: float,
+    threshold: float,
+    photons: bool,
 ) -> tuple[FloatArray, float]:
     """Pixels (n, 2) of maxima, those of `_telling` first, and the factor on the variance for correlated noise."""
-    fine, fine_excess, noise, skew = _score(residual, sigma, usable, gain, threshold, FILTER_PX[0])
-    broad, _, _, _ = _score(residual, sigma, usable, gain, threshold, FILTER_PX[1])
+    fine, fine_excess, noise, levels = _score(residual, sigma, usable, gain, threshold, FILTER_PX[0], photons)
+    broad, _, _, _ = _score(residual, sigma, usable, gain, threshold, FILTER_PX[1], photons)
     rows, cols = spotsearch.maxima(fine)
     order = np.argsort(-fine[rows, cols], kind="stable")[:20000]
     rows, cols = rows[order], cols[order]
-    kept = spotsearch.prominent(fine, sigma, rows, cols, threshold, noise, gain * skew)
+    kept = spotsearch.prominent(fine, sigma, rows, cols, noise, gain * _skew(FILTER_PX[0]), *levels)
     rows, cols = rows[kept], cols[kept]
     first = _telling(fine[rows, cols])
     sharp = np.stack([cols, rows], axis=1)[first]
@@ -154,21 +166,43 @@ def _telling(heights: Image) -> NDArray[np.int64]:
 
 
 def _score(
-    residual: Image, sigma: Image, usable: NDArray[np.bool_], gain: float, threshold: float, width: float
-) -> tuple[Image, float, float, float]:
-    """The smoothed image over its threshold; the factor on the variance, the noise in sigmas, and the skewness."""
+    residual: Image,
+    sigma: Image,
+    usable: NDArray[np.bool_],
+    gain: float,
+    threshold: float,
+    width: float,
+    photons: bool,
+) -> tuple[Image, float, float, tuple[np.float32, np.float32, Image]]:
+    """The smoothed image over its threshold, the factor on the variance, the noise in sigmas, and the table of levels."""
     taps = _taps(width)
     smooth = np.empty_like(residual)
     spotsearch.smooth(residual, taps, smooth)
-    kernel = np.outer(np.r_[taps[:0:-1], taps], np.r_[taps[:0:-1], taps]).astype(float)
-    noise = math.sqrt(float((kernel**2).sum()))
-    skew = float((kernel**3).sum() / (kernel**2).sum())
+    noise = math.sqrt(float((_kernel(width) ** 2).sum()))
     # Real sensors spread one photon's signal over pixels, which smoothing cannot average away.
     measured = _scatter(smooth, sigma, usable) / noise
     factor = measured if measured > 1.05 else 1.0
-    photon = (threshold**2 - 1.0) / 6.0 * gain * skew
-    spotsearch.normalise(smooth, sigma, np.float32(threshold * noise * factor), np.float32(photon))
-    return smooth, factor**2, noise * factor, skew
+    low, high = float(sigma.min()), float(sigma.max())
+    nodes = np.linspace(low, max(high, 1.001 * low + 1e-9), _NODES)
+    if photons:
+        table = gain * tail_levels(_kernel(width), (nodes * factor / gain) ** 2, threshold)
+    else:
+        table = threshold * noise * factor * nodes + (threshold**2 - 1.0) / 6.0 * gain * _skew(width)
+    levels = np.float32(nodes[0]), np.float32(1.0 / (nodes[1] - nodes[0])), table.astype(np.float32)
+    spotsearch.normalise(smooth, sigma, *levels)
+    return smooth, factor**2, noise * factor, levels
+
+
+def _kernel(width: float) -> FloatArray:
+    """The smoothing as an image (n, n) of sum one."""
+    taps = _taps(width).astype(float)
+    return np.outer(np.r_[taps[:0:-1], taps], np.r_[taps[:0:-1], taps])
+
+
+def _skew(width: float) -> float:
+    """Third over second moment of the smoothing: how far one photon reaches above the noise."""
+    kernel = _kernel(width)
+    return float((kernel**3).sum() / (kernel**2).sum())
 
 
 def _taps(width: float) -> Image:
@@ -190,7 +224,6 @@ def _fit(
     residual: Image, sigma: Image, usable: NDArray[np.bool_], peaks: FloatArray, gain: float, excess: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Parameters (n, 7), covariances (n, 4) and qualities (n, 4) as in `fit_spots`."""
-
     n = len(peaks)
     parameters, covariance, quality = np.zeros((n, 7)), np.zeros((n, 4)), np.zeros((n, 4))
     fitted = np.zeros(n, dtype=np.bool_)
@@ -295,7 +328,7 @@ def _centroids(
 
 
 def _believable(
-    peaks: FloatArray, parameters: FloatArray, quality: FloatArray, sharp: bool
+    peaks: FloatArray, parameters: FloatArray, quality: FloatArray, sharp: bool, gain: float
 ) -> NDArray[np.bool_]:
     """Which fits (n,) are spots: no lines, no edges, no single pixels, not the same one twice."""
     half = 0.5 * (parameters[:, CC] + parameters[:, RR])
@@ -307,7 +340,9 @@ def _believable(
     )
     # Where most of the light falls on saturated or blind pixels the wings must settle the fit.
     seen = (quality[:, 2] > 0.25) | ((quality[:, 2] > 0.02) & (parameters[:, FLUX] > 8.0 * quality[:, 0]))
-    keep = (quality[:, 3] > 0) & (parameters[:, FLUX] > 3.0 * quality[:, 0]) & seen & near
+    # The spot's own photons scatter only where there is a spot: what could have made it is the noise without them.
+    dark = np.sqrt(np.maximum(quality[:, 0] ** 2 - gain * parameters[:, FLUX], 0.1 * quality[:, 0] ** 2))
+    keep = (quality[:, 3] > 0) & (parameters[:, FLUX] > 3.0 * dark) & seen & near
     keep &= (major < _MAX_SIGMA_PX) & (sharp | ((minor > _MIN_SIGMA_PX) & (major < _MAX_ASPECT * minor)))
     order = np.argsort(-parameters[:, FLUX], kind="stable")
     for position, s in enumerate(order):

@@ -74,13 +74,21 @@ def smooth(image: Image, taps: Image, out: Image) -> None:
                 out[r, c] += taps[k] * (line[n + c - k] + line[n + c + k])
 
 
+@numba.njit(cache=True, inline="always")
+def level_at(sigma: np.float32, first: np.float32, per_step: np.float32, table: Image) -> np.float32:
+    """The threshold for a pixel's noise, from a table over even steps of it."""
+    x = (sigma - first) * per_step
+    i = min(max(int(x), 0), len(table) - 2)
+    return np.float32(table[i] + (x - i) * (table[i + 1] - table[i]))
+
+
 @numba.njit(cache=True, fastmath=True)
-def normalise(smooth: Image, sigma: Image, per_sigma: np.float32, photon: np.float32) -> None:
+def normalise(smooth: Image, sigma: Image, first: np.float32, per_step: np.float32, table: Image) -> None:
     """Divide the smoothed image by its threshold."""
     height, width = smooth.shape
     for r in range(height):
         for c in range(width):
-            smooth[r, c] /= per_sigma * sigma[r, c] + photon
+            smooth[r, c] /= level_at(sigma[r, c], first, per_step, table)
 
 
 @numba.njit(cache=True)
@@ -113,9 +121,11 @@ def prominent(
     sigma: Image,
     rows: NDArray[np.int64],
     cols: NDArray[np.int64],
-    threshold: float,
     noise: float,
     photon: float,
+    first: np.float32,
+    per_step: np.float32,
+    table: Image,
 ) -> NDArray[np.bool_]:
     """Which maxima, highest first, are parted by a valley deeper than noise from every higher one within 14 pixels."""
     n = len(rows)
@@ -123,7 +133,7 @@ def prominent(
     for s in range(n):
         r, c = rows[s], cols[s]
         own = np.float64(score[r, c])
-        unit = threshold * noise * np.float64(sigma[r, c]) + (threshold * threshold - 1.0) / 6.0 * photon
+        unit = np.float64(level_at(sigma[r, c], first, per_step, table))
         spread = np.sqrt((noise * np.float64(sigma[r, c])) ** 2 + photon * own * unit) / unit
         for o in range(s):
             du, dv = cols[o] - c, rows[o] - r
