@@ -128,8 +128,8 @@ def _parts(detector: Detector, pixels: FloatArray) -> FloatArray:
 
 
 def listed(
-    col: NDArray[np.int64],
-    row: NDArray[np.int64],
+    col: NDArray[np.int64] | FloatArray,
+    row: NDArray[np.int64] | FloatArray,
     count: FloatArray,
     base: FloatArray,
     shape: tuple[int, int],
@@ -137,7 +137,7 @@ def listed(
 ) -> Photons:
     """Photons sorted by cell; ``total`` counts those of pixels that are not listed too."""
     across, down = -(-shape[1] // CELL), -(-shape[0] // CELL)
-    cell = (row // CELL) * across + col // CELL
+    cell = (row // CELL).astype(np.int64) * across + (col // CELL).astype(np.int64)
     order = np.argsort(cell, kind="stable")
     starts = np.searchsorted(cell[order], np.arange(across * down + 1))
     return Photons(

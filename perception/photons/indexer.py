@@ -262,8 +262,8 @@ class _Search:
         rows, cols = (-(-n // BLOCK) for n in self.shape)
         block = (self.row // BLOCK) * cols + self.col // BLOCK
         counts = np.bincount(block, weights=self.count, minlength=rows * cols)
-        row, col = (BLOCK * i + (BLOCK - 1) // 2 for i in np.divmod(np.arange(rows * cols), cols))
-        base = self.film.base(shares, col.astype(float), row.astype(float))
+        row, col = (BLOCK * i + 0.5 * (BLOCK - 1) for i in np.divmod(np.arange(rows * cols), cols))
+        base = self.film.base(shares, col, row)
         expected = base * BLOCK**2 * self._level
         excess = counts - expected - 3.0 * np.sqrt(expected)
         chosen = np.argsort(-excess, kind="stable")[:ENOUGH]

@@ -202,10 +202,10 @@ def polish(
             break
         step = vectors @ ((vectors.T @ rhs) / values)
         gain = (step * rhs).sum()
-        # No longer than three standard deviations at a time.
-        longest = math.sqrt((step**2).sum())
-        if longest > 3.0:
-            step *= 3.0 / longest
+        # Few photons: no longer than three standard deviations at a time, beyond which curvatures are others.
+        length = math.sqrt((step**2).sum())
+        if exact and length > 3.0:
+            step *= 3.0 / length
         accepted = False
         for _ in range(6):
             shift = np.zeros(PARAMETERS)
