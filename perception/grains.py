@@ -277,10 +277,13 @@ class _Mixture:
         def process(scale: float, width: float) -> tuple[FloatArray, float, FloatArray]:
             seen = 1.0 / (1.0 + self.limit * np.exp(-scale - log_rate))
             t = seen[r] * place * self._bright(j, log_rate[r] + scale, width)
-            return np.bincount(j, t, minlength=n), float(seen.sum()), t
+            return np.bincount(j, t, minlength=n).astype(float), float(seen.sum()), np.asarray(t)
 
         steps = top + np.arange(-3.0, 5.0, 0.35)
-        values = [_em(process(s, 0.7)[0][None], np.array([process(s, 0.7)[1]]))[0] for s in steps]
+        values = []
+        for step in steps:
+            density, visible, _ = process(float(step), 0.7)
+            values.append(_em(density[None], np.array([visible]))[0])
         scale = float(steps[int(np.argmax(values))])
         for _ in range(2):
             density, visible, t = process(scale, scatter)

@@ -132,8 +132,8 @@ def _linearised(
     none = np.zeros(8)
     here = pixels(pose, none)
     columns = []
-    for i in np.flatnonzero(free):
-        columns.append((pixels(pose + _POSE_STEPS[i] * np.eye(5)[i], none) - here) / _POSE_STEPS[i])
+    for k in np.flatnonzero(free):
+        columns.append((pixels(pose + _POSE_STEPS[k] * np.eye(5)[k], none) - here) / _POSE_STEPS[k])
     for i in range(each):
         columns.append((pixels(pose, _GRAIN_STEP * np.eye(8)[i]) - here) / _GRAIN_STEP)
     return here, np.stack(columns, axis=2)
