@@ -126,7 +126,7 @@ def pattern_levels(table: RayTable, orientations: int = 24) -> FloatArray:
     return np.asarray(np.log(np.median(padded, axis=0)))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def cell_of(x: float, y: float, z: float) -> int:
     """Cell of a direction on the cubed sphere."""
     ax, ay, az = abs(x), abs(y), abs(z)
@@ -194,7 +194,7 @@ def _pair_lists(table: RayTable, voters: int, widest_rad: float) -> PairLists:
     return PairLists(entry, row, first, axes, np.array(representative, dtype=np.int64))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _along(directions: FloatArray, r: int, axes: FloatArray, a: int, k: int) -> float:
     return (
         directions[r, 0] * axes[a, 0, k] + directions[r, 1] * axes[a, 1, k] + directions[r, 2] * axes[a, 2, k]

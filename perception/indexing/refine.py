@@ -11,18 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from lauepilot.perception.indexing.gauss_newton import fit
 from lauepilot.perception.observation import SpotList
-from lauepilot.simulator.conventions import FloatArray, rotation_matrix, rotation_vector
+from lauepilot.simulator.conventions import FloatArray, rotation_vector
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
+from lauepilot.simulator.kernels import pack_detector
 from lauepilot.simulator.laue import RayTable
-
-#: Widths of the Tukey biweight, in standard deviations.
-TUKEY = 4.685
-
-#: Steps for derivatives: rotation (rad), geometry (mm, px, px, rad, rad), strain.
-_STEPS = np.array([1e-6] * 3 + [1e-4, 1e-3, 1e-3, 1e-6, 1e-6] + [1e-6] * 5)
 
 
 @dataclass(frozen=True)
@@ -174,45 +169,24 @@ def refine(
     p = np.zeros(13)
     if start is not None and start is not detector:
         p[3:8] = pose_difference(detector, start)
-    u_now = np.array(u, dtype=float)
-    tolerance = tolerance_px
-    weight_sigma = np.sqrt(np.maximum(np.trace(spots.covariance_px2, axis1=1, axis2=2) / 2.0, 1e-4))
-    pairs = _match(table, u_now, p, detector, spots, tolerance, strongest)
-    scatter = tolerance
-    for turn in range(rounds):
-        if len(pairs[0]) < 3:
-            break
-        residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
-        sigma = np.maximum(weight_sigma[pairs[0]], 0.05)
-        scaled = np.linalg.norm(residual, axis=1) / sigma
-        scale = max(float(1.4826 * np.median(scaled) / 1.1774 / 1.2), 1.0)
-        weight = np.clip(1.0 - (scaled / (TUKEY * scale)) ** 2, 0.0, None) ** 2 / (sigma * scale) ** 2
-        a = np.einsum("kim,k,kin->mn", jacobian, weight, jacobian)
-        b = np.einsum("kim,k,ki->m", jacobian, weight, residual)
-        pull = np.where(prior_sigma[index] > 0.0, 1.0 / np.maximum(prior_sigma[index], 1e-12) ** 2, 0.0)
-        step = np.linalg.solve(a + np.diag(pull + 1e-12 * np.diag(a) + 1e-30), b - pull * p[index])
-        u_now = rotation_matrix(step[:3]) @ u_now
-        p[index[3:]] += step[3:]
-        scatter = scale * float(np.median(sigma))
-        before = pairs
-        tolerance = max(min(tolerance * 0.6, tolerance_px), 4.0 * scatter, 1.0)
-        limit = None if strongest is None or turn >= rounds // 2 else int(strongest * 1.5 ** (turn + 1))
-        pairs = _match(table, u_now, p, detector, spots, tolerance, limit)
-        # A hundredth of the best error bars, and the same spots: nothing more will come.
-        settled = np.abs(step[:3]).max() < 1e-6 and np.array_equal(before[0], pairs[0])
-        if settled and limit is None and turn > 1:
-            break
-    pairs = _match(table, u_now, p, detector, spots, tolerance, None)
-    residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
-    covariance = np.full((len(index), len(index)), np.nan)
-    if len(pairs[0]) >= 3:
-        sigma = np.maximum(weight_sigma[pairs[0]], 0.05)
-        dof = max(2 * len(sigma) - len(index), 1)
-        chi2 = float((np.sum(residual**2, axis=1) / sigma**2).sum()) / dof
-        weight = 1.0 / (sigma**2 * max(chi2, 1.0))
-        a = np.einsum("kim,k,kin->mn", jacobian, weight, jacobian)
-        pull = np.where(prior_sigma[index] > 0.0, 1.0 / np.maximum(prior_sigma[index], 1e-12) ** 2, 0.0)
-        covariance = np.linalg.pinv(a + np.diag(pull))
+    u_now = np.array(u, dtype=np.float64)
+    spread = np.sqrt(np.maximum(0.5 * (spots.covariance_px2[:, 0, 0] + spots.covariance_px2[:, 1, 1]), 1e-4))
+    spot, ray, residual, covariance = fit(
+        table.direction,
+        table.rate,
+        float(table.sin_theta_min),
+        float(table.sin_theta_step),
+        pack_detector(detector),
+        np.ascontiguousarray(spots.pixels, dtype=np.float64),
+        spread,
+        u_now,
+        p,
+        index,
+        prior_sigma,
+        float(tolerance_px),
+        -1 if strongest is None else strongest,
+        rounds,
+    )
     geometry_sigma = np.zeros(5)
     inner = [i for i, k in enumerate(index) if 3 <= k < 8]
     geometry_sigma[index[inner] - 3] = np.sqrt(np.diag(covariance)[inner])
@@ -223,9 +197,9 @@ def refine(
         covariance=covariance[:3, :3],
         geometry_sigma=geometry_sigma,
         occam=_occam(covariance[np.ix_(inner, inner)], prior_sigma[index[inner]], p[index[inner]]),
-        spot=pairs[0],
-        ray=pairs[1],
-        hkl=table.hkl[pairs[1]] * table.harmonic(pairs[1], -table.direction[pairs[1]] @ u_now[2])[:, None],
+        spot=spot,
+        ray=ray,
+        hkl=table.hkl[ray] * table.harmonic(ray, -table.direction[ray] @ u_now[2])[:, None],
         residual_px=residual,
     )
 
@@ -260,64 +234,3 @@ def pose_difference(detector: Detector, moved: Detector) -> FloatArray:
             turn[1],
         ]
     )
-
-
-def _match(
-    table: RayTable,
-    u: FloatArray,
-    p: FloatArray,
-    detector: Detector,
-    spots: SpotList,
-    tolerance: float,
-    strongest: int | None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Spots and rays that are each other's nearest within ``tolerance`` pixels."""
-    strain = _strain(p)
-    directions = strained(table.direction, strain) if strain.any() else table.direction
-    rays = np.flatnonzero(directions @ u[2] < -table.sin_theta_min)
-    where = _moved(detector, p)
-    pixels = predict_pixels(u, directions[rays], where)
-    seen = where.sees(pixels)
-    rays, pixels = rays[seen], pixels[seen]
-    if strongest is not None:
-        s = -directions[rays] @ u[2]
-        node = np.clip(
-            np.rint((s - table.sin_theta_min) / table.sin_theta_step).astype(int), 0, table.rate.shape[1] - 1
-        )
-        keep = np.sort(np.argsort(-table.rate[rays, node])[:strongest])
-        rays, pixels = rays[keep], pixels[keep]
-    if len(rays) == 0 or len(spots) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    to_ray, ray = cKDTree(pixels).query(spots.pixels)
-    _, back = cKDTree(spots.pixels).query(pixels)
-    mutual = np.flatnonzero((to_ray <= tolerance) & (back[ray] == np.arange(len(spots))))
-    return mutual, rays[ray[mutual]]
-
-
-def _linearise(
-    table: RayTable,
-    u: FloatArray,
-    p: FloatArray,
-    detector: Detector,
-    spots: SpotList,
-    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
-    index: NDArray[np.intp],
-) -> tuple[FloatArray, FloatArray]:
-    """Residuals (k, 2), found minus predicted, and derivatives (k, 2, m) of the prediction."""
-    base = table.direction[pairs[1]]
-
-    def pixels(q: FloatArray) -> FloatArray:
-        strain = _strain(q)
-        directions = strained(base, strain) if strain.any() else base
-        turn = rotation_matrix(q[:3]) @ u if q[:3].any() else u
-        return predict_pixels(turn, directions, _moved(detector, q))
-
-    start = p.copy()
-    start[:3] = 0.0
-    predicted = pixels(start)
-    columns = []
-    for i in index:
-        q = start.copy()
-        q[i] += _STEPS[i]
-        columns.append((pixels(q) - predicted) / _STEPS[i])
-    return spots.pixels[pairs[0]] - predicted, np.stack(columns, axis=2)

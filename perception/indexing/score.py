@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from lauepilot.perception.indexing.catalogue import Rays, cell_of
+from lauepilot.perception.indexing.gauss_newton import rotate
 from lauepilot.perception.indexing.sphere import Sphere
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.kernels import PackedDetector, trace_pattern
@@ -25,7 +26,7 @@ FALSE_SHARE, FOUND_SHARE = 0.8, 0.3
 _MISS = float(np.log(FALSE_SHARE))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def rate_at(rays: Rays, ray: int, s: float) -> float:
     """Expected rate of a ray at ``sin(theta) = s``; zero outside the table."""
     rate = rays.rate
@@ -36,7 +37,7 @@ def rate_at(rays: Rays, ray: int, s: float) -> float:
     return float(rate[ray, k] + (x - k) * (rate[ray, k + 1] - rate[ray, k]))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _to_crystal(u: FloatArray, normals: FloatArray, j: int) -> tuple[float, float, float]:
     """Normal j (laboratory) in the crystal's frame."""
     nx, ny, nz = normals[j, 0], normals[j, 1], normals[j, 2]
@@ -47,7 +48,7 @@ def _to_crystal(u: FloatArray, normals: FloatArray, j: int) -> tuple[float, floa
     )
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _gap2(rays: Rays, r: int, x: float, y: float, z: float) -> float:
     dx, dy, dz = rays.direction[r, 0] - x, rays.direction[r, 1] - y, rays.direction[r, 2] - z
     return dx * dx + dy * dy + dz * dz
@@ -189,25 +190,6 @@ def rivals(best: FloatArray, rotations: FloatArray, spots: Sphere, rays: Rays, f
             found[n] = u
             n += 1
     return found[:n].copy()
-
-
-@njit(cache=True)
-def rotate(u: FloatArray, w: FloatArray) -> None:
-    """Replace ``u`` by ``exp(w) u`` (Rodrigues)."""
-    angle = np.sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2])
-    if angle < 1e-15:
-        return
-    x, y, z = w[0] / angle, w[1] / angle, w[2] / angle
-    c, s = np.cos(angle), np.sin(angle)
-    t = 1.0 - c
-    r = np.array(
-        [
-            [c + x * x * t, x * y * t - z * s, x * z * t + y * s],
-            [y * x * t + z * s, c + y * y * t, y * z * t - x * s],
-            [z * x * t - y * s, z * y * t + x * s, c + z * z * t],
-        ]
-    )
-    u[:] = r @ u
 
 
 @njit(cache=True)
