@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from lauepilot.perception.exchange.frames import TO_BEAM_X, TO_YOU, you_frame
 from lauepilot.perception.indexing.sphere import pixel_normals
 from lauepilot.simulator.conventions import HC_KEV_A, random_rotation
 from lauepilot.simulator.crystal import load_crystal
@@ -138,11 +139,40 @@ def vote(folder: Path) -> None:
     keep(folder / "vote.png", "axis-vote")
 
 
+def programs(folder: Path) -> None:
+    """The frames of the programs that read orientations, seen obliquely along the beam."""
+    horizontal = load_instrument("lab").goniometer
+    frames = {
+        "NeXus, lauepilot": np.eye(3),
+        "diffcalc-core, SPEC:\nvertical plane (You 1999)": TO_YOU,
+        "diffcalc-core, SPEC:\nhorizontal plane, as on lab": you_frame(horizontal).matrix,
+        "hklpy2 (libhkl),\nLaueTools": TO_BEAM_X,
+    }
+    # Onto the page: left is left, up is up, the beam goes away.
+    view = np.array([[-0.9, 0.0, 0.55], [0.0, 0.9, 0.38]])
+    figure, panels = plt.subplots(1, len(frames), figsize=(9.0, 2.7), layout="constrained")
+    for panel, (title, matrix) in zip(panels, frames.items(), strict=True):
+        beam = view @ [0.0, 0.0, 1.0]
+        panel.annotate(
+            "", -0.15 * beam, -1.5 * beam, arrowprops={"arrowstyle": "-|>", "color": ORANGE, "lw": 2.0}
+        )
+        panel.text(*(-1.5 * beam - [0.0, 0.22]), "beam", color=ORANGE, fontsize=9, ha="center")
+        for name, row in zip("xyz", matrix, strict=True):
+            tip = view @ row
+            panel.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "-|>", "color": BLUE, "lw": 1.6})
+            panel.text(*(1.2 * tip), name, color=BLUE, fontsize=11, ha="center", va="center")
+        panel.set(xlim=(-1.3, 1.0), ylim=(-1.2, 1.25), aspect="equal")
+        panel.set_title(title, fontsize=9)
+        panel.axis("off")
+    figure.savefig(folder / "programs.png", dpi=130, bbox_inches="tight")
+    keep(folder / "programs.png", "program-frames")
+
+
 def main() -> None:
     """All of them."""
     STATIC.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for draw in (patterns, rates, vote):
+        for draw in (patterns, rates, vote, programs):
             draw(Path(name))
 
 

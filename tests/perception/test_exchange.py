@@ -168,7 +168,7 @@ def test_diffcalc_computes_the_same_angles(tmp_path, instrument, name):
             at = {axis: sign * getattr(position, circle) for axis, (circle, sign) in match.circles.items()}
             q = instrument.goniometer.matrix(at) @ orientation.ub @ hkl
             out = match.matrix.T @ axis_rotation((0, 0, -1), np.deg2rad(position.delta)) @ [0, 1, 0]
-            np.testing.assert_allclose(q, 2 * np.pi / wavelength * (out - BEAM), atol=1e-7)
+            np.testing.assert_allclose(q, 2 * np.pi / wavelength * (out - BEAM), atol=1e-12)
             found += 1
     assert found >= 3
     # and what diffcalc saves is read
