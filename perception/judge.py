@@ -10,6 +10,7 @@ A mirrored image
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -233,7 +234,7 @@ def _sectors_with_rings(frame: Frame, detector: Detector) -> float:
     wrong by degrees does not smear the rings.
     """
     rows, cols = np.indices(frame.counts.shape)
-    step = max(1, round(float(frame.counts.size / 1e6) ** 0.5))
+    step = max(1, round(math.sqrt(frame.counts.size / 1e6)))
     pixels = np.stack([cols[::step, ::step].ravel(), rows[::step, ::step].ravel()], axis=1)
     pixels = pixels[detector.sees(pixels)]
     rays = detector.pixels_to_rays(pixels)
