@@ -58,7 +58,8 @@ def write_orientation(
     path
         The file; one that exists is replaced.
     orientation
-        Of the laboratory at ``axes``; of the sample holder if they are None.
+        Of the laboratory at ``axes``; of the sample holder if they are None. A covariance of zeros or NaN is not known, and
+        is not written.
     crystal
         Names, crystal system, and for ``fit`` the spots to predict.
     instrument
@@ -91,6 +92,8 @@ def write_orientation(
     turn = np.eye(3) if axes is None or of == "laboratory" else goniometer.matrix(axes).T
     turned = orientation.turned(turn)
     u, b = canonical(turned.ub)
+    known = bool(np.all(np.isfinite(turned.covariance))) and bool(np.any(turned.covariance))
+    covariance = turned.covariance if known else None
     match = you_frame(goniometer)
     words = {
         "diffcalc": f"You (1999): {in_words(match.matrix)}",
@@ -100,7 +103,7 @@ def write_orientation(
         "fit": f"LaueTools: {in_words(TO_BEAM_X)}",
     }[format]
     stored = StoredOrientation(
-        u, b, of, None if axes is None else dict(axes), turned.covariance, instrument.detector, crystal.name,
+        u, b, of, None if axes is None else dict(axes), covariance, instrument.detector, crystal.name,
         crystal.space_group, format, words, format not in {"nexus", "fit"}, instrument.name,
     )  # fmt: skip
     if format == "diffcalc":

@@ -363,6 +363,16 @@ def test_own_files_are_read(tmp_path):
     assert read_orientation(path).detector is None
 
 
+@pytest.mark.parametrize("unknown", [0.0, np.nan])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_unknown_covariance_stays_unknown(tmp_path, kind, unknown):
+    instrument = load_instrument("bm32")
+    crystal, orientation, axes = drawn(2, "ge", instrument)
+    bare = Orientation(orientation.u, orientation.b, np.full((3, 3), unknown))
+    write_orientation(tmp_path / "a", bare, crystal, instrument, format=kind, axes=axes)
+    assert read_orientation(tmp_path / "a").covariance is None
+
+
 def broken(record, **changes):
     return json.dumps({**record, **changes})
 
