@@ -197,7 +197,9 @@ def _fit_one(
     score = np.empty(7)
     gradient = np.empty(7)
     delta = np.empty(7)
-    background_prior = 0.25 * excess * np.float64(sigma[pr, pc]) ** 2 + 1e-12
+    # Half a pixel's noise; where hardly any photons are, a third of the background itself.
+    dark = excess * np.float64(sigma[pr, pc]) ** 2
+    background_prior = min(0.25 * dark, 0.1 * (dark / gain) ** 2) + 1e-12
     chi2, used, light, seen = 0.0, 0.0, 0.0, 0.0
     half, c_mid, r_mid = 0, 0, 0
     settled = False
@@ -258,7 +260,7 @@ def _fit_one(
                     score[i] += gi * d
                     for j in range(i + 1):
                         information[i, j] += gi * gradient[j]
-        # Priors: moments as usual in this frame, background near the estimate (half a pixel's noise).
+        # Priors: moments as usual in this frame, background near the estimate.
         for k in (CC, RR, CR):
             information[k, k] += 1.0 / usual[3] ** 2
             score[k] += (usual[k - CC] - p[k]) / usual[3] ** 2
@@ -301,8 +303,10 @@ def _fit_one(
     ratio = chi2 / freedom
     inflate = ratio if ratio > 1.0 + 3.0 * np.sqrt(2.0 / freedom) else 1.0
     # The information bound holds for many photons. What simulated spots scatter beyond it at a signal to noise of 5 to 10
-    # is followed by the next order, 6 / (S/N)^2.
-    inflate_position = inflate * (1.0 + 6.0 * inverse[FLUX, FLUX] / p[FLUX] ** 2)
+    # is followed by the next order in 1 / (S/N)^2, for the noise of the background and for that of the spot itself.
+    own = gain / p[FLUX]
+    dark = max(inverse[FLUX, FLUX] / p[FLUX] ** 2 - own, 0.0)
+    inflate_position = inflate * (1.0 + 6.0 * dark + 4.0 * own)
     covariance[s, 0] = inverse[COL, COL] * inflate_position
     covariance[s, 1] = inverse[ROW, ROW] * inflate_position
     covariance[s, 2] = inverse[COL, ROW] * inflate_position

@@ -91,7 +91,13 @@ def find_spots(
     # A point spread far below a pixel puts whole spots into single pixels, which then cannot be told from faults.
     sharp = detector is not None and detector.sensor.point_spread_px < _MIN_SIGMA_PX
     residual, usable, saturated = spotsearch.prepare(
-        counts, background.level, background.sigma, live, np.float32(frame.saturation), not sharp
+        counts,
+        background.level,
+        background.sigma,
+        live,
+        np.float32(frame.saturation),
+        np.float32(frame.gain),
+        not sharp,
     )
     peaks, excess = _candidates(
         residual, background.sigma, usable, frame.gain, threshold_sigma, background.photon_noise

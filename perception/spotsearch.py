@@ -11,7 +11,13 @@ from lauepilot.perception.background import Image
 
 @numba.njit(cache=True)
 def prepare(
-    counts: Image, level: Image, sigma: Image, live: NDArray[np.bool_], saturation: np.float32, reject: bool
+    counts: Image,
+    level: Image,
+    sigma: Image,
+    live: NDArray[np.bool_],
+    saturation: np.float32,
+    gain: np.float32,
+    reject: bool,
 ) -> tuple[Image, NDArray[np.bool_], NDArray[np.bool_]]:
     """Counts above background (0 where blind), usable pixels without faulty ones, saturated pixels."""
     height, width = counts.shape
@@ -28,7 +34,8 @@ def prepare(
     for r in range(height):
         for c in range(width):
             e, s = residual[r, c], sigma[r, c]
-            if -8.0 * s < e < 6.0 * s:
+            # A few photons alone in a pixel are no fault: faint spots are made of such.
+            if -8.0 * s < e < max(6.0 * s, 4.5 * gain):
                 continue
             around, n = np.float32(0.0), 0
             for k in range(4):
