@@ -233,12 +233,13 @@ def _sectors_with_rings(frame: Frame, detector: Detector) -> float:
     The middle half of the pixels does not see single spots; and since each sector is asked by itself, a pose that is
     wrong by degrees does not smear the rings.
     """
-    rows, cols = np.indices(frame.counts.shape)
-    step = max(1, round(math.sqrt(frame.counts.size / 1e6)))
-    pixels = np.stack([cols[::step, ::step].ravel(), rows[::step, ::step].ravel()], axis=1)
+    high, wide = frame.counts.shape
+    step = max(1, round(math.sqrt(high * wide / 1e6)))
+    rows, cols = np.mgrid[0:high:step, 0:wide:step]
+    pixels = np.stack([cols.ravel(), rows.ravel()], axis=1)
     pixels = pixels[detector.sees(pixels)]
     rays = detector.pixels_to_rays(pixels)
-    counts = frame.counts[pixels[:, 1], pixels[:, 0]].astype(float)
+    counts = np.asarray(frame.counts, dtype=float)[pixels[:, 1], pixels[:, 0]]
     angle = np.arccos(np.clip(rays[:, 2], -1.0, 1.0))
     bins = 240
     bin_of = np.minimum(

@@ -22,7 +22,7 @@ from lauepilot.perception.calibrate import (
     lauetools_det,
 )
 from lauepilot.perception.indexing.indexer import Indexer
-from lauepilot.perception.lauetools import LaueToolsError
+from lauepilot.perception.lauetools_text import LaueToolsError
 from lauepilot.perception.readers import read_any
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS

@@ -124,16 +124,18 @@ def draw_grains(indexed: Indexed, grains: Sequence[Grain], path: Path) -> None:
     left = np.ones(len(indexed.spots), dtype=bool)
     for k, grain in enumerate(grains):
         left[grain.refinement.spot] = False
+        mine = indexed.spots.pixels[grain.refinement.spot]
         # A spot of two grains gets a ring of each, one within the other.
         axes.scatter(
-            *indexed.spots.pixels[grain.refinement.spot].T, s=80 - 12 * (k % 3),
+            mine[:, 0], mine[:, 1], s=80 - 12 * (k % 3),
             marker=MARKS[k // len(COLOURS) % len(MARKS)], facecolors="none",
             edgecolors=COLOURS[k % len(COLOURS)], linewidths=1.2,
             label=f"grain {k + 1}: {len(grain.refinement.spot)} spots, {100 * grain.share:.0f} % of the volume",
         )  # fmt: skip
     if left.any():
+        rest = indexed.spots.pixels[left]
         axes.scatter(
-            *indexed.spots.pixels[left].T, s=40, facecolors="none", edgecolors="#777777", linewidths=0.7,
+            rest[:, 0], rest[:, 1], s=40, facecolors="none", edgecolors="#777777", linewidths=0.7,
             linestyles=(0, (1.5, 1.5)), label=f"no grain's: {left.sum()}",
         )  # fmt: skip
     axes.set_title(f"{len(grains)} grains of {indexed.crystal.name} on {indexed.instrument.name}")
