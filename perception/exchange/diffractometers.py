@@ -42,6 +42,8 @@ from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.goniometer import Goniometer
 
 _NOTE = "#C lauepilot "
+#: Where `#G1` of psic has two orienting reflections: indices, six angles each, wavelengths. Readers want the places filled.
+_NO_REFLECTIONS = (0.0,) * 20
 _YOU_WORDS = "You (1999): x up, y along the beam, z left (taken as usual; the file does not tell)"
 _HKL_WORDS = "libhkl: x along the beam, y left, z up"
 _REALS = {
@@ -216,7 +218,7 @@ def write_spec(path: Path, stored: StoredOrientation, match: Match) -> None:
         f"#F orientation {stored.crystal}".rstrip(),
         f"#E {int(now.timestamp())}",
         f"#D {now:%a %b %d %H:%M:%S %Y}",
-        "#C orientation written by lauepilot, not by a scan: #G0 and #G4 are empty, and no reflections are in #G1",
+        "#C orientation written by lauepilot, not by a scan: #G0 and #G4 are empty, reflections in #G1 are 0",
         f"#C frame: {stored.frame}",
         "#C #G3: UB row by row with 2 pi, 1/angstrom, circles at zero; #G1: lattice (angstrom, degrees), reciprocal lattice",
         f"#C {match.words}",
@@ -225,7 +227,7 @@ def write_spec(path: Path, stored: StoredOrientation, match: Match) -> None:
         f"#S 1  orientation {stored.crystal}".rstrip(),
         f"#D {now:%a %b %d %H:%M:%S %Y}",
         "#G0 0",
-        "#G1 " + _row([*_rounded(stored.cell), *_rounded(reciprocal)]),
+        "#G1 " + _row([*_rounded(stored.cell), *_rounded(reciprocal), *_NO_REFLECTIONS]),
         "#G3 " + _row((match.matrix @ stored.ub).ravel()),
         "#G4 0",
         "#N 1",

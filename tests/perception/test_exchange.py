@@ -56,7 +56,7 @@ def drawn(seed, name, instrument, strain=0.0):
 # ---------------------------------------------------------------------------------------------- there and back
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seeds,
     st.sampled_from(CRYSTALS),
@@ -124,7 +124,7 @@ def test_circles_are_found_where_they_are():
     assert libhkl_geometry(tilted)[1].circles == {}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seeds,
     st.sampled_from(
@@ -297,9 +297,10 @@ def test_a_spec_file_of_an_instrument_is_read(tmp_path):
     again = tmp_path / "again"
     write_orientation(again, found.orientation, load_crystal("ca2ruo4"), SIX_CIRCLE, format="spec")
     line = next(s for s in again.read_text().splitlines() if s.startswith("#G1 "))
-    np.testing.assert_allclose(
-        np.array(line.split()[7:10], float), [0.7762769097, 1.259660246, 1.034950635], rtol=2e-7
-    )
+    values = np.array(line.split()[1:], float)
+    np.testing.assert_allclose(values[6:9], [0.7762769097, 1.259660246, 1.034950635], rtol=2e-7)
+    assert len(values) == 32  # as psic's: lattices, two reflections with six angles each, two wavelengths
+    assert not values[12:].any()
 
 
 def test_nexus_file_has_the_fields_of_nxsample(tmp_path):

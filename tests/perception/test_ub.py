@@ -162,7 +162,7 @@ def test_the_free_cell_agrees_with_diffcalcs_least_squares(capsys):
 # ----------------------------------------------------------------------------------------------------- known truth
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seeds)
 def test_exact_reflections_give_back_the_orientation(seed):
     rng = np.random.default_rng(seed)
@@ -184,18 +184,18 @@ def chi2_of(u, fit):
 
 @pytest.mark.parametrize("cell", ["fixed", "system"])
 def test_covariance_holds_what_it_says(cell):
-    """Coverage of the 95 % region over 300 draws, three degrees of freedom; cell parameters within their sigma too."""
+    """Coverage of the 95 % region over 200 draws (60 with the cell), three degrees of freedom; so for the cell."""
     rng = np.random.default_rng(3)
     crystal = load_crystal("ca2ruo4")
     inside, pulls = [], []
-    for _ in range(300 if cell == "fixed" else 80):
+    for _ in range(200 if cell == "fixed" else 60):
         u = random_rotation(rng)
         found = reflections_of(u, crystal.b, HKLS, 12.0, rng, sigma_deg=0.02)
         fit = ub_from_reflections(found, crystal, FREE, cell=cell)
         inside.append(chi2_of(u, fit) < 7.815)
         if cell == "system":
             pulls.append((fit.cell - crystal.cell)[:3] / fit.cell_sigma[:3])
-    assert 0.91 <= np.mean(inside) <= 0.985
+    assert 0.9 <= np.mean(inside) <= 0.99
     if cell == "system":
         assert 0.8 < np.std(pulls) < 1.2
         assert not fit.cell_sigma[3:].any()

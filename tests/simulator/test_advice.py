@@ -25,7 +25,7 @@ def held(crystal, seed):
     return Orientation(random_rotation(np.random.default_rng(seed)), crystal.b, 1e-8 * np.eye(3))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seeds, st.sampled_from(["si", "quartz", "ca2ruo4"]), st.sampled_from([ZONE, FULL]))
 def test_every_way_does_what_it_says(seed, name, target):
     crystal, goniometer = load_crystal(name), load_instrument("bm32").goniometer
@@ -89,7 +89,7 @@ def test_what_cannot_be_done_is_told_with_axis_and_angle():
 # ------------------------------------------------------------------------------------------------------- labels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seeds, st.sampled_from(["si", "quartz", "jarosite", "ca2ruo4", "feps3"]), st.sampled_from([ZONE, FULL])
 )
