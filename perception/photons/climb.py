@@ -8,14 +8,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.perception.photons.kernels import (
+from lauepilot.perception.photons.kernels import log_likelihood
+from lauepilot.perception.photons.spread import (
     PARAMETERS,
     SHAPE_PARAMETERS,
     Photons,
     Scene,
     Work,
     clear,
-    log_likelihood,
     select,
     spread,
     turned,

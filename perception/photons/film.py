@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lauepilot.perception.photons.kernels import CELL, Photons
+from lauepilot.perception.photons.spread import CELL, Photons
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.image import DEFAULT_PROFILE
@@ -95,7 +95,7 @@ class Film:
         return shares
 
     def fit_frame(self, cell_counts: FloatArray) -> tuple[FloatArray, float]:
-        """`fit` for a frame whose spots are not known yet, with the background's photons: cells that stand out are cut down."""
+        """`fit` for a frame whose spots are not known yet, and the background's photons: cells that stand out are cut."""
         shares = self.fit(cell_counts)
         level = float(cell_counts.sum())
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""Maxima of the photon likelihood: found to the last digit, and weighed by the posterior probability that lies under them."""
+"""Maxima of the photon likelihood: found to the last digit, and weighed by the posterior probability under them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,12 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from lauepilot.perception.photons.kernels import (
-    PARAMETERS,
-    Photons,
-    Scene,
-    Work,
-    gradient,
-    log_likelihood,
-    turned,
-)
+from lauepilot.perception.photons.kernels import gradient, log_likelihood
+from lauepilot.perception.photons.spread import PARAMETERS, Photons, Scene, Work, turned
 from lauepilot.simulator.conventions import FloatArray
 
 #: Steps of the second derivatives: rad, then mm, px, px, rad, rad, then logarithm and logit.
-_STEPS = np.array([1e-4] * 3 + [0.02, 0.1, 0.1, 1e-4, 1e-4] + [0.02, 0.03])
+STEPS = np.array([1e-4] * 3 + [0.02, 0.1, 0.1, 1e-4, 1e-4] + [0.02, 0.03])
 
 #: Points, and degrees of freedom of Student's distribution, with which posteriors are integrated.
 POINTS, FREEDOM = 256, 6.0
@@ -35,8 +28,8 @@ POINTS, FREEDOM = 256, 6.0
 class Prior(NamedTuple):
     """What is known before the frame: ``mean`` (10,) and ``precision`` (10, 10) of the parameters.
 
-    The rotation's part is about ``u`` (3, 3); zero precision there means any orientation. The share of signal is uniform between
-    0 and 1. ``log_norm`` normalises the density (over the free parameters, orientation included).
+    The rotation's part is about ``u`` (3, 3); zero precision there means any orientation. The share of signal is uniform
+    between 0 and 1. ``log_norm`` normalises the density (over the free parameters, orientation included).
     """
 
     mean: FloatArray
@@ -234,7 +227,7 @@ def polish(
 
 @lru_cache(maxsize=8)
 def _points(dimensions: int) -> tuple[FloatArray, FloatArray]:
-    """Points (POINTS, dimensions) of a standard Student distribution by a Halton sequence, and their squared lengths' logs."""
+    """Points (POINTS, dimensions) of a standard Student distribution by a Halton sequence, and its log density there."""
     uniform = qmc.Halton(dimensions + 1, scramble=False).random(POINTS + 1)[1:]
     normal = scipy.special.ndtri(uniform[:, :dimensions])
     chi2 = scipy.stats.chi2.ppf(uniform[:, dimensions], FREEDOM)
@@ -295,8 +288,8 @@ def weigh(
 ) -> tuple[FloatArray, FloatArray, float]:
     """Posterior mean (3, 3), covariance of the rotation vector (3, 3) and log evidence around a maximum.
 
-    Importance sampling with a Student distribution of the maximum's curvature (Geweke 1989, Econometrica 57, 1317): at few photons
-    the posterior is no Gaussian.
+    Importance sampling with a Student distribution of the maximum's curvature (Geweke 1989, Econometrica 57, 1317): at few
+    photons the posterior is no Gaussian.
     """
     z, log_density = _points(len(free))
     root = np.linalg.cholesky(np.linalg.inv(curvature[np.ix_(free, free)]))

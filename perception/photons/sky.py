@@ -1,10 +1,10 @@
 """The exhaustive search: every orientation that symmetry tells apart, scored on a frame's photons.
 
-A turn of the crystal about the beam turns its whole pattern about the beam. So the patterns of a grid of *beam directions* in
-the crystal's frame are made once (`Sky`), as lists of plane normals in polar angle and azimuth about the beam, and all azimuths
-of one direction are scored together: the photons, blurred by the grid's spacing, become maps of the log-likelihood
-over (polar angle, azimuth), one for each class of brightness, and a direction's score is the sum of the maps' rows at its
-normals, each shifted by the normal's azimuth.
+A turn of the crystal about the beam turns its whole pattern. So the patterns of a grid of *beam directions* in the crystal's
+frame are made once (`Sky`), as lists of plane normals in polar angle and azimuth about the beam, and all azimuths of one
+direction are scored together: the photons, blurred by the grid's spacing, become maps of the log-likelihood over (polar
+angle, azimuth), one for each class of brightness, and a direction's score is the sum of the maps' rows at its normals, each
+shifted by the normal's azimuth.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ def polar_range(detector: Detector) -> tuple[float, float]:
 def beam_directions(symmetry: FloatArray, step: float) -> FloatArray:
     """Unit vectors (n, 3), about ``step`` radians apart, one of each set of symmetry-equivalent ones.
 
-    A Fibonacci lattice on the sphere (Gonzalez 2010, Math. Geosci. 42, 49), of which the points are kept that lie nearer to a
-    general direction than their equivalents do.
+    A Fibonacci lattice on the sphere (Gonzalez 2010, Math. Geosci. 42, 49), of which the points are kept that lie nearer to
+    a general direction than their equivalents do.
     """
     n = math.ceil(4.0 * math.pi / step**2)
     i = np.arange(n) + 0.5
@@ -233,7 +233,7 @@ def _maps(
     reach = 3.0 * sigma
     for p in range(polar.size):
         top = math.log(share / (1.0 - share) * factor**-0.5 / (2.0 * math.pi * sigma**2 * density[p]))
-        r0 = max(int(math.ceil((polar[p] - reach - lowest) * ROWS_PER_RAD)), 0)
+        r0 = max(math.ceil((polar[p] - reach - lowest) * ROWS_PER_RAD), 0)
         r1 = min(int((polar[p] + reach - lowest) * ROWS_PER_RAD), rows - 1)
         for r in range(r0, r1 + 1):
             angle = lowest + r / ROWS_PER_RAD
@@ -243,8 +243,8 @@ def _maps(
             if left <= 0.0:
                 continue
             half = min(math.sqrt(left) / across, math.pi)
-            a0 = int(math.ceil((azimuth[p] - half) * AZIMUTHS / (2.0 * math.pi)))
-            a1 = int(math.floor((azimuth[p] + half) * AZIMUTHS / (2.0 * math.pi)))
+            a0 = math.ceil((azimuth[p] - half) * AZIMUTHS / (2.0 * math.pi))
+            a1 = math.floor((azimuth[p] + half) * AZIMUTHS / (2.0 * math.pi))
             for a in range(a0, min(a1, a0 + AZIMUTHS - 1) + 1):
                 da = (a * 2.0 * math.pi / AZIMUTHS - azimuth[p]) * across
                 t = top - 0.5 * (du * du + da * da) / sigma**2

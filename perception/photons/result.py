@@ -1,0 +1,70 @@
+"""What the photon indexer answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lauepilot.simulator.orientation import Orientation
+
+#: From this probability on an answer is given without "unsure".
+SURE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class PhotonMode:
+    """One possible orientation with its posterior probability.
+
+    Attributes
+    ----------
+    orientation
+        Laboratory orientation: posterior mean and covariance near this maximum.
+    probability
+        0..1: all modes together with "no spots in this frame" add up to 1.
+    """
+
+    orientation: Orientation
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class PhotonResult:
+    """What a frame's photons tell.
+
+    Attributes
+    ----------
+    orientation
+        The most probable mode's; None if not one was found. Mind ``verdict``.
+    confidence
+        Probability of that mode.
+    modes
+        All with a probability above a thousandth, most probable first.
+    signal_photons, background_photons
+        Estimated shares of the frame's photons.
+    width_px
+        Estimated standard deviation of the point spread.
+    llr
+        Log-likelihood ratio of the best mode to "background only".
+    log_evidence
+        Logarithm of the odds of "spots of this crystal, where the prior allows them" to "background only".
+    """
+
+    orientation: Orientation | None
+    confidence: float
+    modes: tuple[PhotonMode, ...]
+    signal_photons: float
+    background_photons: float
+    width_px: float
+    llr: float
+    log_evidence: float = -np.inf
+
+    @property
+    def verdict(self) -> str:
+        """``sure``; ``tie`` if a few modes hold the answer together; ``unsure`` if the frame does not hold it."""
+        if self.orientation is None:
+            return "unsure"
+        if self.confidence >= SURE:
+            return "sure"
+        few = sum(m.probability for m in self.modes[:4])
+        return "tie" if few >= SURE else "unsure"

@@ -1,0 +1,348 @@
+"""One frame on its way through the photon indexer: coarse search, ascent, maxima, posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels
+from lauepilot.perception.photons.climb import climb
+from lauepilot.perception.photons.film import PAD, Film, listed
+from lauepilot.perception.photons.kernels import best_share
+from lauepilot.perception.photons.modes import STEPS, Mode, Prior, gauss, polish, weigh
+from lauepilot.perception.photons.result import PhotonMode, PhotonResult
+from lauepilot.perception.photons.sky import Sky
+from lauepilot.perception.photons.spread import (
+    PARAMETERS,
+    SHAPE_PARAMETERS,
+    Photons,
+    Scene,
+    select,
+    spread,
+    workspace,
+)
+from lauepilot.simulator.conventions import FloatArray, rotation_matrix
+from lauepilot.simulator.crystal import Crystal
+from lauepilot.simulator.image import DEFAULT_PROFILE
+from lauepilot.simulator.instrument import Instrument
+from lauepilot.simulator.kernels import pack_detector
+from lauepilot.simulator.laue import RayTable
+from lauepilot.simulator.orientation import Orientation, misorientation
+from lauepilot.simulator.render import pack_blur
+
+#: Standard deviation of the logarithm of the point spread, about the sensor's own.
+WIDTH_SIGMA = 0.35
+
+#: Shares of signal with which the sky is searched: a frame of mostly signal, and one of mostly background.
+SHARES = (0.4, 0.08)
+
+#: Orientations that are climbed from, and those among them that go on to the top.
+STARTS, CLIMBERS = 400, 150
+
+#: Photons that are enough to find orientations by; frames of more are summed over blocks of so many pixels for the search.
+ENOUGH, BLOCK = 2000, 4
+
+#: From so many photons on the visible share of clipped spots is summed pixel by pixel.
+PRECISE = 500
+
+#: Maxima within this many nats of the best are weighed; modes below this probability are not told of.
+NATS, LEAST = 14.0, 1e-3
+
+#: Standard deviation of a spot in pixels that the coarse search takes.
+USUAL_SPOT_PX = 2.2
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A crystal on an instrument, prepared for photons.
+
+    Attributes
+    ----------
+    crystal, instrument
+        What is looked for, and where.
+    prior
+        How well the detector's pose is known.
+    table
+        Rays, brightest first.
+    sky
+        Patterns of all beam directions.
+    per_px
+        Radians of plane normals per pixel, median over the sensor.
+    loose
+        Standard deviation of the normals that the pose's uncertainty leaves beyond one rotation, rad.
+    """
+
+    crystal: Crystal
+    instrument: Instrument
+    prior: GeometryPrior
+    table: RayTable
+    sky: Sky
+    per_px: float
+    loose: float
+
+    def brighter(self, share: float) -> int:
+        """Number of rays brighter than ``share`` of the brightest."""
+        strength = self.table.rate.mean(axis=1)
+        return int(np.searchsorted(-strength, -share * strength[0]))
+
+    def free(self) -> NDArray[np.int64]:
+        """Numbers of the parameters that a frame must tell."""
+        sigmas = self.prior.sigmas(self.instrument.detector)
+        pose = [3 + k for k in range(5) if sigmas[k] > 0.0]
+        return np.array([0, 1, 2, *pose, 8, 9], dtype=np.int64)
+
+
+class FrameSearch:
+    """One frame on its way through the indexer."""
+
+    def __init__(self, model: Model, film: Film, counts: NDArray[np.number]) -> None:
+        self.own, self.film = model, film
+        table, instrument = model.table, model.instrument
+        self.scene = Scene(
+            table.direction, table.rate, table.sin_theta_min, table.sin_theta_step,
+            pack_detector(film.detector), -2.0 if table.polarisation is None else table.polarisation,
+            pack_blur(instrument, film.detector), DEFAULT_PROFILE.halo, DEFAULT_PROFILE.width, film.visible, PAD,
+            film.live, False,
+        )  # fmt: skip
+        self.shape = film.detector.shape
+        clean = np.where(film.live & (counts > 0), counts, 0)
+        self.row, self.col = np.nonzero(clean)
+        self.count = clean[self.row, self.col].astype(float)
+        self.total = float(self.count.sum())
+        self.cells = film.cell_sums(clean)
+        self.point = instrument.detector.sensor.point_spread_px
+        self.rays = np.empty(len(table), np.int64)
+
+    def run(self, around: Orientation | None) -> PhotonResult:
+        """The answer; ``around`` as for `PhotonIndexer.index`."""
+        nothing = PhotonResult(None, 0.0, (), 0.0, self.total, self.point, 0.0)
+        if self.total < 3.0:
+            return nothing
+        shares, self._level = self.film.fit_frame(self.cells)
+        thin = self._few(shares)
+        if thin.total < 3.0:
+            return nothing
+        prior = self._prior(around)
+        us, scores = self._starts(thin, shares, around)
+        order = np.argsort(-scores)
+        us, scores = us[order], scores[order]
+        modes = self._modes(us[self._distinct(us, scores, 40)], shares, prior)
+        if not modes:
+            return nothing
+        best = modes[0]
+        again = self._background(best, shares)
+        modes = self._modes(
+            np.array([m.u for m in modes[:12]]), again, prior, np.array([m.x for m in modes[:12]])
+        )
+        return self._conclude(modes)
+
+    def _few(self, shares: FloatArray) -> Photons:
+        """What orientations are searched with: all photons, or where there are many what stands out of the background.
+
+        Then the frame is summed over blocks, and each block's excess over three standard deviations stands for it.
+        """
+        if self.total <= ENOUGH:
+            base = self.film.base(shares, self.col.astype(float), self.row.astype(float))
+            return listed(self.col, self.row, self.count, base, self.shape, self.total)
+        rows, cols = (-(-n // BLOCK) for n in self.shape)
+        block = (self.row // BLOCK) * cols + self.col // BLOCK
+        counts = np.bincount(block, weights=self.count, minlength=rows * cols)
+        row, col = (BLOCK * i + 0.5 * (BLOCK - 1) for i in np.divmod(np.arange(rows * cols), cols))
+        base = self.film.base(shares, col, row)
+        expected = base * BLOCK**2 * self._level
+        excess = counts - expected - 3.0 * np.sqrt(expected)
+        chosen = np.argsort(-excess, kind="stable")[:ENOUGH]
+        chosen = chosen[excess[chosen] > 0.0]
+        weight = excess[chosen] * min(1.0, ENOUGH / excess[chosen].sum())
+        return listed(col[chosen], row[chosen], weight, base[chosen], self.shape, float(weight.sum()))
+
+    def _listed(self, shares: FloatArray) -> Photons:
+        base = self.film.base(shares, self.col.astype(float), self.row.astype(float))
+        return listed(self.col, self.row, self.count, base, self.shape, self.total)
+
+    def _prior(self, around: Orientation | None) -> Prior:
+        own, free = self.own.prior, self.own.free()
+        mean, precision = np.zeros(PARAMETERS), np.zeros((PARAMETERS, PARAMETERS))
+        mean[8] = np.log(self.point)
+        precision[8, 8] = 1.0 / WIDTH_SIGMA**2
+        if not own.known:
+            sigmas = own.sigmas(self.film.detector)
+            for k in free[(free >= 3) & (free < 8)]:
+                precision[k, k] = 1.0 / sigmas[k - 3] ** 2
+        normed = [k for k in free if 3 <= k < 9]
+        log_norm = 0.5 * float(np.log(np.diag(precision)[normed] / (2.0 * np.pi)).sum())
+        u = np.eye(3)
+        if around is None:
+            log_norm += np.log(len(self.own.crystal.symmetry) / (8.0 * np.pi**2))
+        else:
+            u = around.u
+            precision[:3, :3] = np.linalg.inv(around.covariance)
+            log_norm += 0.5 * float(np.linalg.slogdet(precision[:3, :3] / (2.0 * np.pi))[1])
+        return Prior(mean, precision, np.ascontiguousarray(u), float(log_norm))
+
+    def _starts(
+        self, thin: Photons, shares: FloatArray, around: Orientation | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Orientations climbed to from the sky's best, and their scores."""
+        own = self.own
+        per_px, loose, step = own.per_px, own.loose, own.sky.step
+        spot = USUAL_SPOT_PX * per_px
+        if around is None:
+            sigma = float(np.sqrt(spot**2 + (0.33 * step) ** 2 + loose**2))
+            pixels = np.stack([thin.col, thin.row], axis=1)
+            found = [
+                own.sky.search(
+                    pixels, thin.count, thin.base, self.film.detector, share, sigma, STARTS // len(SHARES)
+                )[0]
+                for share in SHARES
+            ]
+            us = np.concatenate(found)
+            wide = 0.4 * step / per_px
+        else:
+            us = _cloud(around, step)
+            wide = 0.4 * step / per_px
+        start = np.zeros(PARAMETERS)
+        start[9] = -1.0
+        loose_px = loose / per_px
+        widths = np.sqrt(
+            self.point**2 + loose_px**2 + (wide * np.array([1.0, 0.7, 0.45, 0.25, 0.0, 0.0])) ** 2
+        )
+        work, margin = workspace(len(thin.col)), float(PAD - 2)
+        scores, signal = np.empty(len(us)), np.empty(len(us))
+        climb(us, start, self.scene, thin, own.brighter(2e-2), margin, widths[:3], step, work, scores, signal)
+        us = np.ascontiguousarray(us[np.argsort(-scores, kind="stable")[:CLIMBERS]])
+        climb(us, start, self.scene, thin, own.brighter(5e-3), margin, widths[3:], step, work, scores, signal)
+        return us, scores[: len(us)]
+
+    def _distinct(self, us: FloatArray, scores: FloatArray, most: int) -> list[int]:
+        """Indices of the best, one for each orientation."""
+        kept: list[int] = []
+        for i in range(len(us)):
+            if len(kept) >= most or scores[i] < scores[0] - NATS:
+                break
+            if kept:
+                apart = misorientation(us[kept], us[i], self.own.crystal.symmetry)
+                if apart.min() < 1.5 * self.own.per_px:
+                    continue
+            kept.append(i)
+        return kept
+
+    def _modes(
+        self,
+        us: FloatArray,
+        shares: FloatArray,
+        prior: Prior,
+        starts: FloatArray | None = None,
+    ) -> list[Mode]:
+        """Maxima from starting orientations, weighed; the most probable first."""
+        free = self.own.free()
+        modes: list[Mode] = []
+        # Where photons are few, a clipped spot's share need not be known to a thousandth.
+        scene = self.scene._replace(precise=self.total > PRECISE)
+        exact = self.total <= ENOUGH
+        photons = self._listed(shares) if exact else None
+        work = workspace(len(photons.col)) if photons is not None else None
+        summits = []
+        for k, u in enumerate(us):
+            x = prior.mean.copy() if starts is None else starts[k].copy()
+            n = select(u, scene, len(self.rays), float(PAD - 2), self.rays)
+            if not exact:
+                photons = self._near(u, shares)
+                work = workspace(len(photons.col))
+            u = np.ascontiguousarray(u)
+            share = best_share(u, x, scene, photons, self.rays, n, work)
+            x[9] = np.log(share / (1.0 - share))
+            u, x, value, curvature = polish(
+                np.ascontiguousarray(u),
+                x,
+                free,
+                prior,
+                scene,
+                photons,
+                self.rays,
+                n,
+                work,
+                exact,
+                STEPS,
+                12,
+            )
+            summits.append((value, u, x, curvature, self.rays[:n].copy(), photons, work))
+        summits.sort(key=lambda s: -s[0])
+        for value, u, x, curvature, rays, listed_photons, scratch in summits:
+            if value < summits[0][0] - NATS:
+                break
+            if any(misorientation(u, m.u, self.own.crystal.symmetry) < 0.5 * self.own.per_px for m in modes):
+                continue
+            if exact and starts is not None:
+                found = weigh(u, x, curvature, free, prior, scene, listed_photons, rays, len(rays), scratch)
+            else:
+                found = gauss(u, value, curvature, free, prior)
+            mean, covariance, evidence = found
+            modes.append(Mode(mean, covariance, x, float(value), evidence))
+        modes.sort(key=lambda m: -m.log_evidence)
+        return modes
+
+    def _near(self, u: FloatArray, shares: FloatArray) -> Photons:
+        """Pixels near an orientation's spots; the others are counted only."""
+        n = select(u, self.scene, len(self.rays), float(PAD - 2), self.rays)
+        pixels = predict_pixels(u, self.own.table.direction[self.rays[:n]], self.film.detector)
+        near = np.zeros(self.shape, dtype=bool)
+        reach = 20
+        for c, r in np.rint(pixels).astype(int):
+            near[max(r - reach, 0) : max(r + reach + 1, 0), max(c - reach, 0) : max(c + reach + 1, 0)] = True
+        keep = near[self.row, self.col]
+        col, row = self.col[keep], self.row[keep]
+        base = self.film.base(shares, col.astype(float), row.astype(float))
+        return listed(col, row, self.count[keep], base, self.shape, self.total)
+
+    def _background(self, mode: Mode, shares: FloatArray) -> FloatArray:
+        """Shares of the background's parts without the photons that belong to a mode's spots."""
+        photons = self._near(mode.u, shares)
+        work = workspace(len(photons.col))
+        n = select(mode.u, self.scene, len(self.rays), float(PAD - 2), self.rays)
+        visible, _ = spread(
+            mode.u, mode.x, self.scene, photons, self.rays, n, 0, work, np.empty(SHAPE_PARAMETERS)
+        )
+        f = 1.0 / (1.0 + np.exp(-mode.x[9]))
+        ratio = work.density / (visible * photons.base)
+        belongs = photons.count * f * ratio / (1.0 - f + f * ratio)
+        taken = np.zeros(self.shape)
+        np.add.at(taken, (photons.row.astype(int), photons.col.astype(int)), belongs)
+        return self.film.fit(np.maximum(self.cells - self.film.cell_sums(taken), 0.0), shares)
+
+    def _conclude(self, modes: list[Mode]) -> PhotonResult:
+        evidence = np.array([m.log_evidence for m in modes])
+        top = max(float(evidence.max()), 0.0)
+        weight = np.exp(evidence - top)
+        nothing = np.exp(-top)
+        probability = weight / (weight.sum() + nothing)
+        b = self.own.crystal.b
+        told = tuple(
+            PhotonMode(Orientation(m.u, b, m.covariance), float(p))
+            for k, (m, p) in enumerate(zip(modes, probability, strict=True))
+            if k == 0 or p > LEAST
+        )
+        best = modes[0]
+        signal = self.total / (1.0 + np.exp(-best.x[9]))
+        return PhotonResult(
+            told[0].orientation,
+            told[0].probability,
+            told,
+            float(signal),
+            float(self.total - signal),
+            float(np.exp(best.x[8])),
+            best.llr,
+            top + float(np.log(weight.sum())),
+        )
+
+
+def _cloud(around: Orientation, step: float) -> FloatArray:
+    """Orientations (n, 3, 3) about ``step`` apart within three standard deviations of one."""
+    values, vectors = np.linalg.eigh(around.covariance)
+    sigma = np.sqrt(np.maximum(values, 0.0))
+    axes = [np.linspace(-3.0 * s, 3.0 * s, 2 * int(np.ceil(3.0 * s / step)) + 1) for s in sigma]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = grid[((grid / np.maximum(sigma, 1e-12)) ** 2).sum(axis=1) <= 9.5]
+    return np.ascontiguousarray(rotation_matrix(grid @ vectors.T) @ around.u)
