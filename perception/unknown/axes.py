@@ -9,6 +9,7 @@ distance of the detector; what stands out is counted again, exactly.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -23,6 +24,8 @@ EDGE = 290
 NEAR = 0.06
 #: Tolerance (rad) of the exact count, beyond the spots' own errors.
 EXACT = 0.0015
+#: Distances at which an axis surprises at least this share of its best are believed; every so-manieth of them is tried.
+BELIEVED, THIN = 0.65, 2
 
 
 @njit(cache=True, inline="always")
@@ -188,23 +191,63 @@ def _candidates(table: FloatArray, sigma2: FloatArray, area: float, most: int, w
     return rows[:total]
 
 
-def find_axes(sky: Sky, most: int = 60, peaks: int = 16) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-    """Directions that look like two-fold axes or zone axes, best first.
+@njit(cache=True)
+def _follow(
+    table: FloatArray, sigma2: FloatArray, area: float, width: float, start: int, axis: FloatArray, zones: bool
+) -> FloatArray:
+    """An axis at every node of the ladder, from where it was found: rows (k, 4) of axis and surprise."""
+    k = table.shape[0]
+    out = np.zeros((k, 4))
+    for direction in (1, -1):
+        here = axis.copy()
+        node = start if direction == 1 else start - 1
+        while 0 <= node < k:
+            before = here.copy()
+            _recount(table[node], sigma2, here, area, zones, 2.0 * width)
+            pairs, zone = _recount(table[node], sigma2, here, area, zones, width)
+            if pairs + zone == 0.0 or here @ before < 0.9998:
+                here = before
+            out[node, :3] = here
+            out[node, 3] = pairs + zone
+            node += direction
+    return out
 
-    Returns
-    -------
-    Nodes (m,) of the ladder of distances, unit axes (m, 3), and surprises (m, 2) in nats: mirror pairs, zone. An axis may
-    come at several distances.
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """A direction that looks like a two-fold axis or a zone axis.
+
+    Attributes
+    ----------
+    surprise
+        Nats of its mirror pairs and its zone, at the best distance.
+    nodes
+        (m,) nodes of the ladder of distances at which it is believed.
+    directions
+        (m, 3) unit vectors there.
     """
+
+    surprise: float
+    nodes: NDArray[np.int64]
+    directions: FloatArray
+
+
+def find_axes(sky: Sky, most: int = 24, peaks: int = 16) -> list[Axis]:
+    """Directions that look like two-fold axes or zone axes, best first."""
     rows = _candidates(sky.normals, sky.sigma2, sky.area, peaks, EXACT)
     rows = rows[np.argsort(-(rows[:, 4] + rows[:, 5]), kind="stable")]
-    kept: list[FloatArray] = []
+    kept: list[Axis] = []
+    taken = np.zeros((0, 3))
     for row in rows:
-        same = [k for k in kept if abs(float(k[1:4] @ row[1:4])) > 1.0 - 1e-4]
-        if any(abs(k[0] - row[0]) < 3 for k in same) or len(same) >= 3:
+        if len(taken) and float(np.abs(taken @ row[1:4]).max()) > 1.0 - 1e-4:
             continue
-        kept.append(row)
+        path = _follow(
+            sky.normals, sky.sigma2, sky.area, EXACT, int(row[0]), row[1:4].copy(), bool(row[5] > row[4])
+        )
+        taken = np.concatenate([taken, path[:, :3]])
+        nodes = np.flatnonzero(path[:, 3] >= BELIEVED * path[:, 3].max())
+        nodes = nodes[:: max(1, min(THIN, len(nodes) - 1))] if len(nodes) > 2 else nodes
+        kept.append(Axis(float(path[:, 3].max()), nodes, np.ascontiguousarray(path[nodes, :3])))
         if len(kept) == most:
             break
-    out = np.array(kept).reshape(-1, 6)
-    return out[:, 0].astype(np.int64), np.ascontiguousarray(out[:, 1:4]), out[:, 4:]
+    return kept

@@ -39,9 +39,9 @@ CUBIC = (((0.0, 0.0, 1.0), math.pi / 2), ((1.0, 1.0, 0.0), math.pi), ((1.0, 1.0,
 
 @lru_cache(maxsize=32)
 def _pool(family: str, angle: float | None) -> FloatArray:
-    """Directions (n, 4): components across (2) and along c for c/a = 1, with the axis as the first of them; weight zero.
+    """Directions (n, 6): components in the basal plane (2; the axis is the first, if it lies there) and along c for c/a = 1.
 
-    Those with no part along c, or only that, tell nothing of c/a and are left out. Where the axis is c, one sector of its
+    Then a bound on size by which they are sorted, the azimuth in the basal plane, and ln of (part along c / in the plane)^2. Those with no part along c, or only that, tell nothing of c/a and are left out. Where the axis is c, one sector of its
     turns is enough.
     """
     h, k, el = np.meshgrid(np.arange(-7, 8), np.arange(-7, 8), np.arange(1, 26), indexing="ij")
@@ -60,8 +60,12 @@ def _pool(family: str, angle: float | None) -> FloatArray:
     else:
         out = np.stack([x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle), z], 1)
         out = out[out[:, 0] > 1e-6]
-    short = (out[:, :2] ** 2).sum(axis=1) <= 49.0
-    return np.ascontiguousarray(out[short])
+    flat2 = (out[:, :2] ** 2).sum(axis=1)
+    out, flat2 = out[flat2 <= 49.0], flat2[flat2 <= 49.0]
+    # A lower bound on what decides whether a direction votes: see `_uniaxial`.
+    bound = (flat2 * out[:, 2]) ** 2 if angle is None else out[:, 0] ** 4 * out[:, 2] ** 2
+    extra = np.stack([bound, np.arctan2(out[:, 1], out[:, 0]), np.log(out[:, 2] ** 2 / flat2)], axis=1)
+    return np.ascontiguousarray(np.concatenate([out, extra], axis=1)[np.argsort(bound)])
 
 
 @lru_cache(maxsize=4)
@@ -110,7 +114,7 @@ def _uniaxial(
     across(axis, frame)
     turns, ratios = votes.shape
     votes[:] = 0.0
-    cube = limit * volume  # q^3 r below which a direction votes
+    cube2 = (limit * volume) ** 2  # (q^3 c/a)^2 below which a direction votes
     for i in range(len(normals)):
         n = normals[i]
         along = n[0] * axis[0] + n[1] * axis[1] + n[2] * axis[2]
@@ -123,29 +127,33 @@ def _uniaxial(
         along = max(abs(along), 1e-6)
         tangent2 = across2 / (along * along)
         azimuth = math.atan2(q, p)
+        # size^2 is at least the pool's bound times this
+        least = (1.0 + 1.0 / tangent2) ** 3 * tangent2 if basal else (1.0 + tangent2) ** 3 / tangent2
+        log_tangent2 = math.log(tangent2)
         for k in range(len(pool)):
-            x, y, z = pool[k]
+            if pool[k, 3] * least >= cube2:
+                break
             if basal:
-                flat2 = x * x + y * y
-                ratio2 = tangent2 * z * z / flat2
-                length2 = flat2 + z * z / ratio2
+                size2 = pool[k, 3] * least
+                log_ratio = 0.5 * (log_tangent2 + pool[k, 5])
+                turn = azimuth - pool[k, 4]
             else:
+                x, y, z = pool[k, 0], pool[k, 1], pool[k, 2]
                 rest = x * x * tangent2 - y * y
                 if rest <= 1e-9:
                     continue
-                ratio2 = z * z / rest
-                length2 = x * x * (1.0 + tangent2)
-            size = length2 * math.sqrt(length2 * ratio2)
-            if size >= cube:
-                continue
-            bin_r = int((0.5 * math.log(ratio2) - low) / RATIO_STEP)
+                size2 = (x * x * (1.0 + tangent2)) ** 3 * z * z / rest
+                if size2 >= cube2:
+                    continue
+                log_ratio = 0.5 * math.log(z * z / rest)
+                turn = azimuth - math.atan2(math.sqrt(rest), y)
+            bin_r = int(math.floor((log_ratio - low) / RATIO_STEP))
             if bin_r < 0 or bin_r >= ratios:
                 continue
-            turn = azimuth - (math.atan2(y, x) if basal else math.atan2(z / math.sqrt(ratio2), y))
             turn -= period * math.floor(turn / period)
             bin_t = min(int(turn / TURN_STEP), turns - 1)
             # A long direction is one of many: its vote is worth what its length leaves of the logarithm.
-            votes[bin_t, bin_r] += math.log(cube / size)
+            votes[bin_t, bin_r] += 0.5 * math.log(cube2 / size2)
 
 
 @njit(cache=True, fastmath=True)

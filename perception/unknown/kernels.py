@@ -2,7 +2,8 @@
 
 A direction of the reciprocal lattice with a primitive vector of length ``q`` has ``q^3 / (3 zeta(3) v)`` others per steradian
 that are no longer (``v``: volume per reciprocal-lattice point; ``1 / zeta(3)`` of all points are primitive). A spot at an
-angle ``d`` from it is therefore met by chance with ``pi (d^2 + s^2)`` times that; the smaller, the more it means. This
+angle ``d`` from it is therefore met by chance with ``pi (d^2 + s^2)`` times that; the smaller, the more it means. To be
+short among those that are short enough to be seen anyway means nothing: the density of the spots themselves is added. This
 *chance* has no unit, and needs no intensity.
 """
 
@@ -93,12 +94,13 @@ def _gcd(a: int, b: int) -> int:
 
 @njit(cache=True, fastmath=True)
 def nearest(
-    n0: float, n1: float, n2: float, inverse: FloatArray, ub: FloatArray, factor: float, s2: float, centring: int,
-    hkl: NDArray[np.int64],
+    n0: float, n1: float, n2: float, inverse: FloatArray, ub: FloatArray, factor: float, floor: float, s2: float,
+    centring: int, hkl: NDArray[np.int64],
 ) -> tuple[float, float]:
     """The direction that explains a normal best: writes its indices, gives its chance and squared distance (rad^2).
 
-    ``factor`` is ``pi / (3 zeta(3) v)``, ``s2`` the variance per direction that is allowed for.
+    ``factor`` is ``pi / (3 zeta(3) v)``, ``floor`` the density of spots in units of ``q^3``, ``s2`` the variance per direction
+    that is allowed for.
     """  # fmt: skip
     f0 = inverse[0, 0] * n0 + inverse[0, 1] * n1 + inverse[0, 2] * n2
     f1 = inverse[1, 0] * n0 + inverse[1, 1] * n1 + inverse[1, 2] * n2
@@ -109,7 +111,8 @@ def nearest(
     best, best_d2 = 1e30, 1.0
     for t in range(1, MOST_INDEX + 1):
         shortest = max(t - 0.5, 0.5) * unit
-        if factor * s2 * shortest**3 >= best or factor * s2 * shortest**3 > 1.0:
+        least = factor * s2 * (shortest**3 + floor)
+        if least >= best or least > 1.0:
             break
         h, k, el = round(f0 * t), round(f1 * t), round(f2 * t)
         g0 = ub[0, 0] * h + ub[0, 1] * k + ub[0, 2] * el
@@ -118,13 +121,13 @@ def nearest(
         length2 = g0 * g0 + g1 * g1 + g2 * g2
         along = g0 * n0 + g1 * n1 + g2 * n2
         d2 = max(length2 - along * along, 0.0) / length2
-        chance = factor * (d2 + s2) * length2 * math.sqrt(length2)
-        if chance >= best:
+        cube = length2 * math.sqrt(length2)
+        if factor * (d2 + s2) * (cube + floor) >= best:
             continue
         if _gcd(_gcd(abs(int(h)), abs(int(k))), abs(int(el))) != 1:
             continue
         m = order_of(centring, int(h), int(k), int(el))
-        chance *= m * m * m
+        chance = factor * (d2 + s2) * (m * m * m * cube + floor)
         if chance < best:
             best, best_d2 = chance, d2
             hkl[0], hkl[1], hkl[2] = int(h), int(k), int(el)
@@ -187,17 +190,22 @@ def turn(u: FloatArray, w: FloatArray) -> FloatArray:
 
 @njit(cache=True, fastmath=True)
 def assess(
-    normals: FloatArray, sigma2: FloatArray, ub: FloatArray, volume: float, s2: float, centring: int,
+    normals: FloatArray, sigma2: FloatArray, ub: FloatArray, volume: float, crowd: float, s2: float, centring: int,
     hkl: NDArray[np.int64], chance: FloatArray, d2: FloatArray,
 ) -> float:
-    """Index all spots: writes indices (n, 3), chances (n) and squared distances (n); gives the score in nats."""  # fmt: skip
+    """Index all spots: writes indices (n, 3), chances (n) and squared distances (n); gives the score in nats.
+
+    ``crowd`` is the density of spots per steradian.
+    """  # fmt: skip
     inverse = np.empty((3, 3))
     inverse_of(ub, inverse)
     factor = math.pi / (3.0 * ZETA3 * volume * points_of(centring))
+    floor = crowd * math.pi / factor
     score = 0.0
     for i in range(normals.shape[0]):
         chance[i], d2[i] = nearest(
-            normals[i, 0], normals[i, 1], normals[i, 2], inverse, ub, factor, s2 + 2.0 * sigma2[i], centring, hkl[i]
+            normals[i, 0], normals[i, 1], normals[i, 2], inverse, ub, factor, floor, s2 + 2.0 * sigma2[i],
+            centring, hkl[i],
         )
         if chance[i] * OCTAVES < 1.0:
             score -= math.log(chance[i] * OCTAVES)
@@ -208,7 +216,7 @@ def assess(
 def refine(
     u: FloatArray, family: int, centring: int, x: FloatArray, log_d: float, centre: FloatArray, widths: FloatArray,
     prior: FloatArray, nodes: FloatArray, table: FloatArray, slopes: FloatArray, sigma2: FloatArray,
-    hkl: NDArray[np.int64], chance: FloatArray, d2: FloatArray, covariance: FloatArray,
+    crowd: float, hkl: NDArray[np.int64], chance: FloatArray, d2: FloatArray, covariance: FloatArray,
 ) -> tuple[float, int, float]:
     """Gauss-Newton with indices assigned anew in each step; changes ``u``, ``x`` and ``centre`` in place.
 
@@ -244,7 +252,7 @@ def refine(
             slope_b[p] = u @ ((changed - b) / 1e-5)
         ub[:] = u @ b
         s2 = widths[step] ** 2
-        score = assess(normals, sigma2, ub, det, s2, centring, hkl, chance, d2)
+        score = assess(normals, sigma2, ub, det, crowd, s2, centring, hkl, chance, d2)
         normal_matrix, right = np.zeros((m, m)), np.zeros(m)
         used = 0
         for i in range(n):
@@ -316,7 +324,7 @@ def refine(
 def refine_all(
     us: FloatArray, families: NDArray[np.int64], centrings: NDArray[np.int64], xs: FloatArray, log_ds: FloatArray,
     widths: FloatArray, prior: FloatArray, nodes: FloatArray, table: FloatArray, slopes: FloatArray, sigma2: FloatArray,
-    counts: NDArray[np.int64],
+    crowd: float, counts: NDArray[np.int64],
 ) -> tuple[FloatArray, NDArray[np.int64]]:
     """`refine` of many, in place (centres are left out); ``counts`` (7,) says how many ratios a family has."""  # fmt: skip
     n = sigma2.shape[0]
@@ -327,7 +335,7 @@ def refine_all(
         u, x, centre = us[i].copy(), xs[i, : counts[families[i]]].copy(), np.zeros(2)
         scores[i], used[i], log_ds[i] = refine(
             u, families[i], centrings[i], x, log_ds[i], centre, widths, prior, nodes, table, slopes, sigma2,
-            hkl, chance, d2, covariance,
+            crowd, hkl, chance, d2, covariance,
         )  # fmt: skip
         us[i] = u
         xs[i, : len(x)] = x

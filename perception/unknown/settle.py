@@ -1,0 +1,207 @@
+"""From rough proposals to a refined, scored answer that knows how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lauepilot.perception.observation import SpotList
+from lauepilot.perception.unknown import kernels
+from lauepilot.perception.unknown.lattice import CENTRINGS, FAMILIES, RATIOS, b_matrix, holohedry
+from lauepilot.perception.unknown.result import Proposal, Solution, UnknownResult
+from lauepilot.perception.unknown.sky import Frames, Sky, build_sky
+from lauepilot.perception.unknown.variants import variants
+from lauepilot.simulator.conventions import FloatArray, rotation_angle
+from lauepilot.simulator.detector import Detector
+from lauepilot.simulator.orientation import Orientation
+
+LETTERS = "PIFABCR"
+#: Allowed error of normals (rad) while a proposal is pulled in, and then to the end.
+COARSE = np.array([0.007, 0.005, 0.003, 0.0018])
+FINE = np.array([0.0018, 0.0012, 0.0008, 0.0005, 0.0004])
+LAST = np.array([0.0005, 0.0004, 0.0004])
+#: Standard deviation of the detector's centre in pixels; ln distance is free.
+CENTRE_PX = 0.5
+#: Nats that a free ratio costs: the logarithm of how many values can be told apart.
+RATIO_COST = 8.0
+#: Proposals that survive the coarse, and the fine refinement.
+SURVIVORS, FINALISTS = 48, 12
+#: Orientations nearer than this are one.
+SAME = math.radians(1.0)
+
+
+@dataclass
+class Batch:
+    """Lattices with orientations, as arrays for the kernels; (n,) each, ``u`` (n, 3, 3), ``x`` (n, 5)."""
+
+    u: FloatArray
+    family: NDArray[np.int64]
+    centring: NDArray[np.int64]
+    x: FloatArray
+    log_d: FloatArray
+    score: FloatArray
+    used: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    def take(self, index: NDArray[np.intp]) -> Batch:
+        """A part."""
+        return Batch(*(np.ascontiguousarray(getattr(self, f)[index]) for f in self.__dataclass_fields__))
+
+    @property
+    def merit(self) -> FloatArray:
+        """Score less what the free ratios cost."""
+        return np.asarray(self.score - RATIO_COST * _COUNTS[self.family])
+
+
+_COUNTS = np.array([len(RATIOS[family]) for family in FAMILIES])
+
+
+def pack(proposals: Sequence[Proposal]) -> Batch:
+    """Proposals as arrays; without a centring, the first of the family's."""
+    n = len(proposals)
+    x = np.zeros((n, 5))
+    for i, p in enumerate(proposals):
+        lengths = min(len(p.ratios), 2)
+        x[i, :lengths] = np.log(p.ratios[:lengths])
+        x[i, lengths : len(p.ratios)] = p.ratios[lengths:]
+    return Batch(
+        u=np.array([p.u for p in proposals], dtype=float).reshape(-1, 3, 3),
+        family=np.array([FAMILIES.index(p.family) for p in proposals], dtype=np.int64),
+        centring=np.array(
+            [LETTERS.index(p.centring or CENTRINGS[p.family][0]) for p in proposals], dtype=np.int64
+        ),
+        x=x,
+        log_d=np.log([p.distance_mm for p in proposals]),
+        score=np.zeros(n),
+        used=np.zeros(n, dtype=np.int64),
+    )
+
+
+def refined(batch: Batch, sky: Sky, widths: FloatArray) -> Batch:
+    """The batch after Gauss-Newton with these widths; changes it in place."""
+    if len(batch):
+        batch.score, batch.used = kernels.refine_all(
+            batch.u, batch.family, batch.centring, batch.x, batch.log_d, widths, np.array([1.0, CENTRE_PX]),
+            sky.nodes, sky.normals, sky.slopes, sky.sigma2, len(sky) / sky.area, _COUNTS,
+        )  # fmt: skip
+    return batch
+
+
+def best_of(batch: Batch, most: int) -> Batch:
+    """The best by merit, each orientation with its lattice once."""
+    order = np.argsort(-batch.merit, kind="stable")
+    kept: list[int] = []
+    for i in order:
+        alike = [
+            k
+            for k in kept
+            if batch.family[k] == batch.family[i]
+            and batch.centring[k] == batch.centring[i]
+            and np.abs(batch.x[k] - batch.x[i]).max() < 0.01
+            and _apart(batch.u[k], batch.u[i], int(batch.family[i])) < SAME
+        ]
+        if not alike:
+            kept.append(int(i))
+        if len(kept) == most:
+            break
+    return batch.take(np.array(kept, dtype=np.intp))
+
+
+def _apart(u1: FloatArray, u2: FloatArray, family: int) -> float:
+    return float(rotation_angle(u1 @ holohedry(FAMILIES[family]) @ u2.T).min())
+
+
+def narrow(batch: Batch, sky: Sky) -> Batch:
+    """Coarse refinement of proposals, then of the related lattices of the best: finalists, best first."""
+    if len(batch) == 0:
+        return batch
+    batch = best_of(refined(batch, sky, COARSE), SURVIVORS)
+    batch = best_of(refined(batch, sky, FINE[:2]), FINALISTS)
+    batch = variants(batch)
+    batch = best_of(refined(batch, sky, LAST[:1]), 2 * FINALISTS)
+    return best_of(refined(batch, sky, FINE[1:]), FINALISTS)
+
+
+def settle(
+    proposals: Iterable[Proposal],
+    spots: SpotList | Frames,
+    detector: Detector,
+    distance_mm: tuple[float, float] | None = None,
+) -> UnknownResult:
+    """Refine proposals from any source, try the lattices related to the best, and choose.
+
+    Parameters
+    ----------
+    proposals
+        In any order; some hundreds take a tenth of a second.
+    spots
+        Of one frame with the goniometer at zero, or frames: pairs of a list and the goniometer's rotation Z (3, 3).
+    detector
+        Its distance is only taken as roughly known.
+    distance_mm
+        Lowest and highest distance; 0.7 to 1.6 times the detector's by default.
+
+    Raises
+    ------
+    UnknownLatticeError
+        If there are no spots, or a rotation or a distance is none.
+    """
+    frames = [(spots, np.eye(3))] if isinstance(spots, SpotList) else spots
+    sky = build_sky(frames, detector, distance_mm)
+    return answer(narrow(pack(list(proposals)), sky), sky, detector)
+
+
+def answer(finalists: Batch, sky: Sky, detector: Detector) -> UnknownResult:
+    """The result from finalists, best first."""
+    from lauepilot.perception.unknown.trust import confidence_of
+
+    solutions = [_solution(finalists, i, sky, detector) for i in range(len(finalists))]
+    solutions.sort(key=lambda s: -(s.score - RATIO_COST * len(s.ratios)))
+    if not solutions:
+        return UnknownResult(None, 0.0, False, (), len(sky))
+    best, rest = solutions[0], tuple(solutions[1:])
+    confidence, sure = confidence_of(best, rest, len(sky))
+    return UnknownResult(best, confidence, sure, rest, len(sky))
+
+
+def _solution(batch: Batch, i: int, sky: Sky, detector: Detector) -> Solution:
+    """The last refinement of one, with its errors."""
+    family = int(batch.family[i])
+    k = int(_COUNTS[family])
+    n = len(sky)
+    u, x, centre = batch.u[i].copy(), batch.x[i, :k].copy(), np.zeros(2)
+    hkl, chance, d2 = np.zeros((n, 3), np.int64), np.zeros(n), np.zeros(n)
+    covariance = np.zeros((11, 11))
+    score, used, log_d = kernels.refine(
+        u, family, int(batch.centring[i]), x, float(batch.log_d[i]), centre, LAST, np.array([1.0, CENTRE_PX]),
+        sky.nodes, sky.normals, sky.slopes, sky.sigma2, len(sky) / sky.area, hkl, chance, d2, covariance,
+    )  # fmt: skip
+    explained = chance <= kernels.EXPLAINED
+    # Normals err in two directions; the fit takes up some.
+    freedom = max(2 * used - (4 + k), 1)
+    excess = max(float((d2[explained] / sky.sigma2[explained]).sum()) / freedom, 0.25) if used else 1.0
+    covariance = covariance * excess
+    ratios = np.concatenate([np.exp(x[: min(k, 2)]), x[2:]])
+    errors = np.sqrt(np.maximum(np.diag(covariance)[kernels.COMMON : kernels.COMMON + k], 0.0))
+    errors[:2] *= ratios[:2]
+    name = FAMILIES[family]
+    distance = math.exp(log_d)
+    return Solution(
+        family=name,
+        centring=LETTERS[int(batch.centring[i])],
+        ratios=tuple(float(r) for r in ratios),
+        ratios_sigma=tuple(float(e) for e in errors),
+        orientation=Orientation(u, b_matrix(name, ratios.tolist()), covariance[:3, :3].copy()),
+        distance_mm=distance,
+        distance_sigma_mm=distance * math.sqrt(max(covariance[3, 3], 0.0)),
+        centre_px=(detector.centre_px[0] + float(centre[0]), detector.centre_px[1] + float(centre[1])),
+        score=float(score),
+        n_explained=int(explained.sum()),
+        residual_px=float(np.sqrt(d2[explained].mean()) / sky.px_rad) if explained.any() else float("nan"),
+    )
