@@ -18,8 +18,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from lauepilot.cli.index import index_file
+from lauepilot.cli.overview import draw_overview
 from lauepilot.perception.exchange.frames import TO_BEAM_X, TO_YOU, you_frame
 from lauepilot.perception.indexing.sphere import pixel_normals
+from lauepilot.pictures.greys import RESIDUAL, ZONE
 from lauepilot.simulator.conventions import HC_KEV_A, random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
@@ -41,7 +44,7 @@ def palette(greys: int) -> Image.Image:
     """Few greys, since noise is what fills a PNG, and the inks of the pictures, thinned as their edges are."""
     white = np.full(3, 255.0)
     colours = [white * (1.0 - share**1.5) for share in np.linspace(0.0, 1.0, greys)]
-    for ink in (BLUE, ORANGE, "#a03000"):
+    for ink in (BLUE, ORANGE, "#a03000", ZONE, RESIDUAL):
         full = np.array([int(ink[k : k + 2], 16) for k in (1, 3, 5)])
         colours += [white + share * (full - white) for share in (0.3, 0.65, 1.0)]
     image = Image.new("P", (1, 1))
@@ -72,6 +75,14 @@ def patterns(folder: Path) -> None:
     keep(folder / "index/pattern.png", "index-overlay", greys=32)
     lauepilot(folder, "simulate --crystal ca2ruo4 --instrument koala --seed 5 --out k.h5 --picture k.png")
     keep(folder / "k.png", "simulate-koala", greys=16)
+
+
+def overview(folder: Path) -> None:
+    """A pattern with zones, residuals and stereogram."""
+    lauepilot(folder, "simulate --crystal quartz --instrument lab --seed 3 --faults default --out q.h5")
+    indexed = index_file(folder / "q.h5", load_crystal("quartz"), load_instrument("lab"))
+    draw_overview(indexed, folder / "overview.png")
+    keep(folder / "overview.png", "overview", greys=16)
 
 
 def rates(folder: Path) -> None:
@@ -172,7 +183,7 @@ def main() -> None:
     """All of them."""
     STATIC.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for draw in (patterns, rates, vote, programs):
+        for draw in (patterns, overview, rates, vote, programs):
             draw(Path(name))
 
 
