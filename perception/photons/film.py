@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import ndtr
 
 from lauepilot.perception.photons.spread import CELL, Photons
 from lauepilot.simulator.conventions import FloatArray
@@ -145,3 +146,16 @@ def listed(
         np.ascontiguousarray(count[order], dtype=float), np.ascontiguousarray(base[order], dtype=float),
         starts.astype(np.int64), across, down, float(total),
     )  # fmt: skip
+
+
+def lone_pixels(counts: NDArray[np.number], core_px: float) -> NDArray[np.bool_]:
+    """Pixels (rows, cols) that are brighter than any spot's middle could be beside its neighbours: hot ones, cosmic rays.
+
+    ``core_px`` is the standard deviation of the sharpest spot. Four standard deviations of the share that the middle
+    takes of the nine pixels around it have to be passed, and five photons.
+    """
+    image = np.asarray(counts, dtype=float)
+    nine = 9.0 * ndimage.uniform_filter(image, 3, mode="constant")
+    edge = ndtr(np.array([0.5, 1.5]) / core_px)
+    share = float(((2.0 * edge[0] - 1.0) / (2.0 * edge[1] - 1.0)) ** 2)
+    return np.asarray((image >= 5.0) & (image > 1.2 * share * nine + 4.0 * np.sqrt(share * np.maximum(nine, 0.0))))
