@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lauepilot.cli import frame_commands
+from lauepilot.cli import frame_commands, orientation_commands
 from lauepilot.cli.options import (
     TARGET_HELP,
     CrystalOption,
@@ -94,7 +94,13 @@ def align(
     )  # fmt: skip
 
 
-app.command(epilog=EXIT_HELP)(frame_commands.index)
+for _command in (
+    frame_commands.index,
+    orientation_commands.reorient,
+    orientation_commands.convert,
+    orientation_commands.ub,
+):
+    app.command(epilog=EXIT_HELP)(_command)
 
 
 @app.command(epilog=EXIT_HELP)

@@ -216,7 +216,12 @@ def write_folder(indexed: Indexed, folder: Path) -> None:
     write_table(indexed, folder / "spots.csv")
     orientation = indexed.result.orientation
     if indexed.sure and orientation is not None:
-        extra = {"confidence": indexed.result.confidence, "geometry": geometry_record(indexed)}
+        extra = {
+            "confidence": indexed.result.confidence,
+            "instrument": indexed.instrument.name,
+            "axes": {} if indexed.frame is None else dict(indexed.frame.axes),
+            "geometry": geometry_record(indexed),
+        }
         write_json(folder / "ub.json", ub_record(indexed.crystal, orientation, extra))
 
 
