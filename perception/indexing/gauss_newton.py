@@ -60,7 +60,7 @@ def fit(
     for turn in range(rounds):
         if len(spot) < 3:
             break
-        residual, jacobian = _linearise(direction, u, p, detector, pixels, spot, ray, free)
+        residual, jacobian = linearise(direction, u, p, detector, pixels, spot, ray, free)
         m = len(spot)
         width = np.maximum(sigma[spot], 0.05)
         scaled = np.empty(m)
@@ -70,7 +70,7 @@ def fit(
         weight = np.empty(m)
         for i in range(m):
             weight[i] = max(1.0 - (scaled[i] / (TUKEY * scale)) ** 2, 0.0) ** 2 / (width[i] * scale) ** 2
-        a, b = _normal_equations(residual, jacobian, weight)
+        a, b = normal_equations(residual, jacobian, weight)
         for i in range(k):
             a[i, i] += pull[i] + 1e-12 * a[i, i] + 1e-30
             b[i] -= pull[i] * p[free[i]]
@@ -93,7 +93,7 @@ def fit(
         if same and limit < 0 and turn > 1 and np.abs(step[:3]).max() < 1e-6:
             break
     spot, ray = _match(direction, rate, s_min, s_step, near, u, p, detector, pixels, boxes, tolerance, -1)
-    residual, jacobian = _linearise(direction, u, p, detector, pixels, spot, ray, free)
+    residual, jacobian = linearise(direction, u, p, detector, pixels, spot, ray, free)
     covariance = np.full((k, k), np.nan)
     m = len(spot)
     if m >= 3:
@@ -102,7 +102,7 @@ def fit(
         for i in range(m):
             chi2 += (residual[i, 0] ** 2 + residual[i, 1] ** 2) / width[i] ** 2
         chi2 /= max(2 * m - k, 1)
-        a, _ = _normal_equations(residual, jacobian, 1.0 / (width**2 * max(chi2, 1.0)))
+        a, _ = normal_equations(residual, jacobian, 1.0 / (width**2 * max(chi2, 1.0)))
         for i in range(k):
             a[i, i] += pull[i]
         covariance = np.linalg.pinv(a)
@@ -293,7 +293,7 @@ def _match(
 
 
 @njit(cache=True)
-def _linearise(
+def linearise(
     direction: FloatArray,
     u: FloatArray,
     p: FloatArray,
@@ -329,9 +329,10 @@ def _linearise(
 
 
 @njit(cache=True)
-def _normal_equations(
+def normal_equations(
     residual: FloatArray, jacobian: FloatArray, weight: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
+    """Normal matrix (k, k) and right side (k) of residuals (m, 2) with derivatives (m, 2, k) and weights (m)."""
     m, _, k = jacobian.shape
     a, b = np.zeros((k, k)), np.zeros(k)
     for j in range(m):

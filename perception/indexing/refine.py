@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lauepilot.perception.indexing.errors import settle
 from lauepilot.perception.indexing.gauss_newton import fit
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray, rotation_vector
@@ -171,13 +172,14 @@ def refine(
         p[3:8] = pose_difference(detector, start)
     u_now = np.array(u, dtype=np.float64)
     spread = np.sqrt(np.maximum(0.5 * (spots.covariance_px2[:, 0, 0] + spots.covariance_px2[:, 1, 1]), 1e-4))
+    packed, where = pack_detector(detector), np.ascontiguousarray(spots.pixels, dtype=np.float64)
     spot, ray, residual, covariance = fit(
         table.direction,
         table.rate,
         float(table.sin_theta_min),
         float(table.sin_theta_step),
-        pack_detector(detector),
-        np.ascontiguousarray(spots.pixels, dtype=np.float64),
+        packed,
+        where,
         spread,
         u_now,
         p,
@@ -187,6 +189,10 @@ def refine(
         -1 if strongest is None else strongest,
         rounds,
     )
+    if len(spot) >= 3:
+        residual, covariance = settle(
+            table.direction, packed, where, spread, u_now, p, index, prior_sigma, spot, ray
+        )
     geometry_sigma = np.zeros(5)
     inner = [i for i, k in enumerate(index) if 3 <= k < 8]
     geometry_sigma[index[inner] - 3] = np.sqrt(np.diag(covariance)[inner])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from lauepilot.perception.indexing import errors
 from lauepilot.perception.indexing.gauss_newton import TUKEY
 from lauepilot.perception.indexing.refine import (
     GeometryPrior,
@@ -77,14 +78,35 @@ def plain_refine(table, u, detector, spots, start=None, prior=None, cell_sigma=0
     residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
     covariance = np.full((len(index), len(index)), np.nan)
     if len(pairs[0]) >= 3:
-        sigma = np.maximum(weight_sigma[pairs[0]], 0.05)
-        dof = max(2 * len(sigma) - len(index), 1)
-        chi2 = float((np.sum(residual**2, axis=1) / sigma**2).sum()) / dof
-        weight = 1.0 / (sigma**2 * max(chi2, 1.0))
-        a = np.einsum("kim,k,kin->mn", jacobian, weight, jacobian)
         pull = np.where(prior_sigma[index] > 0.0, 1.0 / np.maximum(prior_sigma[index], 1e-12) ** 2, 0.0)
-        covariance = np.linalg.pinv(a + np.diag(pull))
+        own = weight_sigma[pairs[0]] ** 2
+        for _ in range(8):
+            residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
+            distance2 = np.sum(residual**2, axis=1)
+            variance = own + plain_model_error(distance2, own) ** 2
+            weight = np.clip(1.0 - distance2 / variance / TUKEY**2, 0.0, None) ** 2
+            a = np.einsum("kim,k,kin->mn", jacobian, weight / variance, jacobian)
+            b = np.einsum("kim,k,ki->m", jacobian, weight / variance, residual)
+            step = np.linalg.solve(a + np.diag(pull + 1e-12 * np.diag(a) + 1e-30), b - pull * p[index])
+            u_now = rotation_matrix(step[:3]) @ u_now
+            p[index[3:]] += step[3:]
+            if np.abs(step[:3]).max() < 1e-8:
+                break
+        residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
+        chi2 = np.sum(weight * np.sum(residual**2, axis=1) / variance)
+        chi2 /= errors._DISTANCE * max(2.0 * weight.sum() - len(index), 1.0)
+        weight = weight / (variance * errors._VARIANCE * max(chi2, 1.0))
+        covariance = np.linalg.pinv(np.einsum("kim,k,kin->mn", jacobian, weight, jacobian) + np.diag(pull))
     return u_now, p, pairs, residual, covariance
+
+
+def plain_model_error(distance2, own):
+    """The most likely one of those that are tried, if it is likelier than none by more than `errors.GAIN`."""
+    tried = np.concatenate([[0.0], errors.MODEL_PX])
+    variance = own + tried[:, None] ** 2
+    likelihood = -np.sum(np.log(variance) + 0.5 * np.minimum(distance2 / variance, 16.0), axis=1)
+    likelihood[0] += errors.GAIN
+    return tried[np.argmax(likelihood)]
 
 
 def _match(table, u, p, detector, spots, tolerance, strongest):
@@ -195,3 +217,29 @@ def test_without_a_match_the_fit_says_so():
     fit = refine(table, u, table.instrument.detector, spots, tolerance_px=3.0)
     assert len(fit.spot) <= 2
     assert np.all(np.isnan(fit.covariance))
+
+
+def test_constants_of_weighted_normal_errors():
+    """What Tukey's weights do to normal errors in two dimensions: a million of them."""
+    q = 2.0 * np.random.default_rng(34).exponential(size=1_000_000)
+    t = np.clip(1.0 - q / TUKEY**2, 0.0, None) ** 2
+    slope = -2.0 * np.clip(1.0 - q / TUKEY**2, 0.0, None) / TUKEY**2
+    assert (q * t).mean() / (2.0 * t.mean()) == pytest.approx(errors._DISTANCE, abs=2e-3)
+    variance = 0.5 * (q * t**2).mean() / (t + q * slope).mean() ** 2
+    assert variance * t.mean() == pytest.approx(errors._VARIANCE, abs=3e-3)
+
+
+def test_error_of_the_model_is_found_among_unequal_spots():
+    """Bright spots (0.02 px) and faint ones (0.5 px): an error common to all shows in the bright, none is invented."""
+    rng = np.random.default_rng(35)
+    own = np.repeat([0.02**2, 0.5**2], 40)
+    found = {}
+    for true in (0.0, 0.1):
+        tries = []
+        for _ in range(100):
+            residual = rng.normal(size=(80, 2)) * np.sqrt(own + true**2)[:, None]
+            residual[:4] = rng.uniform(-4, 4, (4, 2))  # false matches
+            tries.append(errors.model_error(np.sum(residual**2, axis=1), own))
+        found[true] = tries
+    assert np.mean(np.array(found[0.0]) < 0.015) > 0.9
+    assert np.median(found[0.1]) == pytest.approx(0.1, rel=0.3)
