@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from lauepilot.cli.index import spot_table
-from lauepilot.cli.overview import draw_overview, view_of, write_html
+from lauepilot.cli.overview import draw_overview, view_of, view_of_photons, write_html
 from lauepilot.perception.indexing.indexer import IndexResult
+from lauepilot.perception.photons.indexer import PhotonMode, PhotonResult
 from lauepilot.pictures.page import MOST_IMAGE_BYTES
 from lauepilot.pictures.page import write_html as write_view
 from lauepilot.pictures.stereogram import project
@@ -181,3 +182,24 @@ def test_arrays_that_do_not_fit_are_refused(indexed):
 
 def test_round_numbers():
     assert [round_number(v) for v in (np.inf, 49.9, 50.0, 1e-9)] == [1_000_000, 20, 50, 1]
+
+
+def test_posterior_of_photons_has_its_modes(indexed, tmp_path):
+    answer = indexed.result.orientation
+    other = replace(answer, u=np.eye(3))
+    result = PhotonResult(
+        answer, 0.7, (PhotonMode(answer, 0.7), PhotonMode(other, 0.3)), 40.0, 900.0, 1.5, 30.0
+    )
+    view = view_of_photons(result, indexed.table, indexed.frame, "a.h5")
+    assert [(m.name, m.kind, m.probability) for m in view.modes] == [
+        ("most probable", "answer", 0.7), ("mode 2", "alternative", 0.3)
+    ]  # fmt: skip
+    assert view.note == "40 photons in spots, 900 besides: tie"
+    rate = dict(zip(map(tuple, indexed.table.hkl), indexed.table.rate.max(axis=1), strict=True))
+    first = view.layers[0].hkl[:3] // np.gcd.reduce(view.layers[0].hkl[:3], axis=1)[:, None]
+    assert min(rate[tuple(h)] for h in first) > np.median(list(rate.values()))
+    write_view(view, tmp_path / "a.html")
+    modes = Page(tmp_path / "a.html").data["stereogram"]["modes"]
+    assert [m["share"] for m in modes] == ["70 %", "30 %"]
+    nobody = view_of_photons(replace(result, orientation=None, modes=()), indexed.table, indexed.frame)
+    assert (list(nobody.layers), list(nobody.modes), nobody.zones) == ([], [], ())
