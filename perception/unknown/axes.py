@@ -25,7 +25,7 @@ NEAR = 0.06
 #: Tolerance (rad) of the exact count, beyond the spots' own errors.
 EXACT = 0.0015
 #: Distances at which an axis surprises at least this share of its best are believed; every so-manieth of them is tried.
-BELIEVED, THIN = 0.65, 2
+BELIEVED, THIN = 0.65, 3
 
 
 @njit(cache=True, inline="always")
@@ -69,7 +69,9 @@ def _vote(normals: FloatArray, zones: bool, votes: NDArray[np.int32], touched: N
 
 
 @njit(cache=True)
-def _peaks(votes: NDArray[np.int32], touched: NDArray[np.int64], count: int, most: int, out: FloatArray) -> int:
+def _peaks(
+    votes: NDArray[np.int32], touched: NDArray[np.int64], count: int, most: int, out: FloatArray
+) -> int:
     """Directions of the fullest 2 x 2 blocks of cells; clears the votes."""
     size = EDGE * EDGE
     best = np.zeros(most, np.int64)
@@ -81,7 +83,11 @@ def _peaks(votes: NDArray[np.int32], touched: NDArray[np.int64], count: int, mos
         if i == 0 or j == 0 or i == EDGE - 1 or j == EDGE - 1:
             total = votes[cell]
         else:
-            total = votes[cell] + max(votes[cell + 1], votes[cell - 1]) + max(votes[cell + EDGE], votes[cell - EDGE])
+            total = (
+                votes[cell]
+                + max(votes[cell + 1], votes[cell - 1])
+                + max(votes[cell + EDGE], votes[cell - EDGE])
+            )
         if total <= best[most - 1]:
             continue
         k = most - 1
@@ -147,8 +153,10 @@ def _recount(
             mean[1] += v1
             mean[2] += v2
     if zones and on_zone >= 3.0:
-        values, vectors = np.linalg.eigh(fitted)
-        sign = 1.0 if vectors[0, 0] * axis[0] + vectors[1, 0] * axis[1] + vectors[2, 0] * axis[2] > 0.0 else -1.0
+        _, vectors = np.linalg.eigh(fitted)
+        sign = (
+            1.0 if vectors[0, 0] * axis[0] + vectors[1, 0] * axis[1] + vectors[2, 0] * axis[2] > 0.0 else -1.0
+        )
         for p in range(3):
             axis[p] = sign * vectors[p, 0]
     elif not zones and pairs >= 1.0:
@@ -193,7 +201,13 @@ def _candidates(table: FloatArray, sigma2: FloatArray, area: float, most: int, w
 
 @njit(cache=True)
 def _follow(
-    table: FloatArray, sigma2: FloatArray, area: float, width: float, start: int, axis: FloatArray, zones: bool
+    table: FloatArray,
+    sigma2: FloatArray,
+    area: float,
+    width: float,
+    start: int,
+    axis: FloatArray,
+    zones: bool,
 ) -> FloatArray:
     """An axis at every node of the ladder, from where it was found: rows (k, 4) of axis and surprise."""
     k = table.shape[0]
@@ -211,6 +225,29 @@ def _follow(
             out[node, 3] = pairs + zone
             node += direction
     return out
+
+
+@njit(cache=True)
+def _zones_here(
+    table: FloatArray, sigma2: FloatArray, area: float, width: float, axes: FloatArray, surprise: FloatArray
+) -> None:
+    """Move axes (m, 3) to the zones near them; writes how surprising these are."""
+    for i in range(len(axes)):
+        axis = axes[i].copy()
+        _recount(table, sigma2, axis, area, True, 4.0 * width)
+        _recount(table, sigma2, axis, area, True, 2.0 * width)
+        _, surprise[i] = _recount(table, sigma2, axis, area, True, width)
+        axes[i] = axis
+
+
+def axes_at(sky: Sky, node: int, start: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Zone axes (m, 3) near given ones, at a node of the ladder, and their surprises (m,); each once."""
+    axes, surprise = start.copy(), np.zeros(len(start))
+    _zones_here(sky.normals[node], sky.sigma2, sky.area, EXACT, axes, surprise)
+    for i in range(len(axes)):
+        if i and float(np.abs(axes[:i] @ axes[i]).max()) > 1.0 - 5e-5:
+            surprise[i] = 0.0
+    return axes, surprise
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,6 +281,9 @@ def find_axes(sky: Sky, most: int = 24, peaks: int = 16) -> list[Axis]:
         path = _follow(
             sky.normals, sky.sigma2, sky.area, EXACT, int(row[0]), row[1:4].copy(), bool(row[5] > row[4])
         )
+        found = path[int(np.argmax(path[:, 3])), :3]
+        if len(taken) and float(np.abs(taken @ found).max()) > 1.0 - 1e-4:
+            continue
         taken = np.concatenate([taken, path[:, :3]])
         nodes = np.flatnonzero(path[:, 3] >= BELIEVED * path[:, 3].max())
         nodes = nodes[:: max(1, min(THIN, len(nodes) - 1))] if len(nodes) > 2 else nodes

@@ -1,7 +1,7 @@
 """Compiled loops: indices of spots in a lattice up to scale, and its refinement.
 
-A direction of the reciprocal lattice with a primitive vector of length ``q`` has ``q^3 / (3 zeta(3) v)`` others per steradian
-that are no longer (``v``: volume per reciprocal-lattice point; ``1 / zeta(3)`` of all points are primitive). A spot at an
+A direction of the reciprocal lattice with a primitive vector of length ``q`` has ``q^3 / (3 zeta(3) v)`` others per
+steradian that are no longer (``v``: volume per reciprocal-lattice point; ``1 / zeta(3)`` of all points are primitive). A spot at an
 angle ``d`` from it is therefore met by chance with ``pi (d^2 + s^2)`` times that; the smaller, the more it means. To be
 short among those that are short enough to be seen anyway means nothing: the density of the spots themselves is added. This
 *chance* has no unit, and needs no intensity.
@@ -52,7 +52,11 @@ def fill_b(family: int, x: FloatArray, b: FloatArray) -> float:
     rcg = (ca * cb - cg) / (sa * sb)
     rcb = (ca * cg - cb) / (sa * sg)
     b[0, 0], b[0, 1], b[0, 2] = ra, rb * rcg, rc * rcb
-    b[1, 0], b[1, 1], b[1, 2] = 0.0, rb * math.sqrt(max(1.0 - rcg * rcg, 0.0)), -rc * math.sqrt(max(1.0 - rcb * rcb, 0.0)) * ca
+    b[1, 0], b[1, 1], b[1, 2] = (
+        0.0,
+        rb * math.sqrt(max(1.0 - rcg * rcg, 0.0)),
+        -rc * math.sqrt(max(1.0 - rcb * rcb, 0.0)) * ca,
+    )
     b[2, 0], b[2, 1], b[2, 2] = 0.0, 0.0, 1.0 / lc
     return 1.0 / volume
 
@@ -94,13 +98,21 @@ def _gcd(a: int, b: int) -> int:
 
 @njit(cache=True, fastmath=True)
 def nearest(
-    n0: float, n1: float, n2: float, inverse: FloatArray, ub: FloatArray, factor: float, floor: float, s2: float,
-    centring: int, hkl: NDArray[np.int64],
+    n0: float,
+    n1: float,
+    n2: float,
+    inverse: FloatArray,
+    ub: FloatArray,
+    factor: float,
+    floor: float,
+    s2: float,
+    centring: int,
+    hkl: NDArray[np.int64],
 ) -> tuple[float, float]:
     """The direction that explains a normal best: writes its indices, gives its chance and squared distance (rad^2).
 
-    ``factor`` is ``pi / (3 zeta(3) v)``, ``floor`` the density of spots in units of ``q^3``, ``s2`` the variance per direction
-    that is allowed for.
+    ``factor`` is ``pi / (3 zeta(3) v)``, ``floor`` the density of spots in units of ``q^3``, ``s2`` the variance per
+    direction that is allowed for.
     """  # fmt: skip
     f0 = inverse[0, 0] * n0 + inverse[0, 1] * n1 + inverse[0, 2] * n2
     f1 = inverse[1, 0] * n0 + inverse[1, 1] * n1 + inverse[1, 2] * n2
@@ -136,12 +148,18 @@ def nearest(
 
 @njit(cache=True, fastmath=True)
 def normals_at(
-    log_d: float, c0: float, c1: float, nodes: FloatArray, table: FloatArray, slopes: FloatArray, out: FloatArray,
+    log_d: float,
+    c0: float,
+    c1: float,
+    nodes: FloatArray,
+    table: FloatArray,
+    slopes: FloatArray,
+    out: FloatArray,
     by_distance: FloatArray,
 ) -> int:
-    """Write normals (n, 3) at a distance and shift of the centre, and their derivative by ln distance; gives the node."""  # fmt: skip
+    """Write normals (n, 3) at a distance and shift of the centre, and their slope by ln distance; gives the node."""  # fmt: skip
     step = nodes[1] - nodes[0]
-    k = int(math.floor((log_d - nodes[0]) / step))
+    k = math.floor((log_d - nodes[0]) / step)
     k = min(max(k, 0), len(nodes) - 2)
     w = (log_d - nodes[k]) / step
     for i in range(out.shape[0]):
@@ -149,7 +167,10 @@ def normals_at(
         for j in range(3):
             by_distance[i, j] = (table[k + 1, i, j] - table[k, i, j]) / step
             out[i, j] = (
-                (1.0 - w) * table[k, i, j] + w * table[k + 1, i, j] + c0 * slopes[k, i, 0, j] + c1 * slopes[k, i, 1, j]
+                (1.0 - w) * table[k, i, j]
+                + w * table[k + 1, i, j]
+                + c0 * slopes[k, i, 0, j]
+                + c1 * slopes[k, i, 1, j]
             )
             length2 += out[i, j] ** 2
         scale = 1.0 / math.sqrt(length2)
@@ -161,7 +182,11 @@ def normals_at(
 @njit(cache=True, fastmath=True)
 def inverse_of(m: FloatArray, out: FloatArray) -> float:
     """Inverse (3, 3) by cofactors; gives the determinant."""
-    a, b, c = m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1], m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2], m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0]
+    a, b, c = (
+        m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1],
+        m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2],
+        m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0],
+    )
     det = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
     out[0, 0], out[1, 0], out[2, 0] = a / det, b / det, c / det
     out[0, 1] = (m[0, 2] * m[2, 1] - m[0, 1] * m[2, 2]) / det
@@ -190,8 +215,16 @@ def turn(u: FloatArray, w: FloatArray) -> FloatArray:
 
 @njit(cache=True, fastmath=True)
 def assess(
-    normals: FloatArray, sigma2: FloatArray, ub: FloatArray, volume: float, crowd: float, s2: float, centring: int,
-    hkl: NDArray[np.int64], chance: FloatArray, d2: FloatArray,
+    normals: FloatArray,
+    sigma2: FloatArray,
+    ub: FloatArray,
+    volume: float,
+    crowd: float,
+    s2: float,
+    centring: int,
+    hkl: NDArray[np.int64],
+    chance: FloatArray,
+    d2: FloatArray,
 ) -> float:
     """Index all spots: writes indices (n, 3), chances (n) and squared distances (n); gives the score in nats.
 
@@ -204,8 +237,16 @@ def assess(
     score = 0.0
     for i in range(normals.shape[0]):
         chance[i], d2[i] = nearest(
-            normals[i, 0], normals[i, 1], normals[i, 2], inverse, ub, factor, floor, s2 + 2.0 * sigma2[i],
-            centring, hkl[i],
+            normals[i, 0],
+            normals[i, 1],
+            normals[i, 2],
+            inverse,
+            ub,
+            factor,
+            floor,
+            s2 + 2.0 * sigma2[i],
+            centring,
+            hkl[i],
         )
         if chance[i] * OCTAVES < 1.0:
             score -= math.log(chance[i] * OCTAVES)
@@ -214,9 +255,23 @@ def assess(
 
 @njit(cache=True, fastmath=True)
 def refine(
-    u: FloatArray, family: int, centring: int, x: FloatArray, log_d: float, centre: FloatArray, widths: FloatArray,
-    prior: FloatArray, nodes: FloatArray, table: FloatArray, slopes: FloatArray, sigma2: FloatArray,
-    crowd: float, hkl: NDArray[np.int64], chance: FloatArray, d2: FloatArray, covariance: FloatArray,
+    u: FloatArray,
+    family: int,
+    centring: int,
+    x: FloatArray,
+    log_d: float,
+    centre: FloatArray,
+    widths: FloatArray,
+    prior: FloatArray,
+    nodes: FloatArray,
+    table: FloatArray,
+    slopes: FloatArray,
+    sigma2: FloatArray,
+    crowd: float,
+    hkl: NDArray[np.int64],
+    chance: FloatArray,
+    d2: FloatArray,
+    covariance: FloatArray,
 ) -> tuple[float, int, float]:
     """Gauss-Newton with indices assigned anew in each step; changes ``u``, ``x`` and ``centre`` in place.
 
@@ -279,7 +334,11 @@ def refine(
                 a1 = (slope_b[p, 1, 0] * h[0] + slope_b[p, 1, 1] * h[1] + slope_b[p, 1, 2] * h[2]) / length
                 a2 = (slope_b[p, 2, 0] * h[0] + slope_b[p, 2, 1] * h[1] + slope_b[p, 2, 2] * h[2]) / length
                 along = a0 * g0 + a1 * g1 + a2 * g2
-                row[COMMON + p, 0], row[COMMON + p, 1], row[COMMON + p, 2] = a0 - along * g0, a1 - along * g1, a2 - along * g2
+                row[COMMON + p, 0], row[COMMON + p, 1], row[COMMON + p, 2] = (
+                    a0 - along * g0,
+                    a1 - along * g1,
+                    a2 - along * g2,
+                )
             # The error is at right angles to the normal: all three components may count.
             v2 = sigma2[i] + 0.1 * s2
             w = 1.0 / (v2 * (1.0 + d2[i] / (9.0 * v2)))
@@ -287,7 +346,9 @@ def refine(
             for p in range(m):
                 right[p] += w * (row[p, 0] * r0 + row[p, 1] * r1 + row[p, 2] * r2)
                 for q in range(p + 1):
-                    normal_matrix[p, q] += w * (row[p, 0] * row[q, 0] + row[p, 1] * row[q, 1] + row[p, 2] * row[q, 2])
+                    normal_matrix[p, q] += w * (
+                        row[p, 0] * row[q, 0] + row[p, 1] * row[q, 1] + row[p, 2] * row[q, 2]
+                    )
         for p in range(m):
             for q in range(p):
                 normal_matrix[q, p] = normal_matrix[p, q]
@@ -322,9 +383,19 @@ def refine(
 
 @njit(cache=True)
 def refine_all(
-    us: FloatArray, families: NDArray[np.int64], centrings: NDArray[np.int64], xs: FloatArray, log_ds: FloatArray,
-    widths: FloatArray, prior: FloatArray, nodes: FloatArray, table: FloatArray, slopes: FloatArray, sigma2: FloatArray,
-    crowd: float, counts: NDArray[np.int64],
+    us: FloatArray,
+    families: NDArray[np.int64],
+    centrings: NDArray[np.int64],
+    xs: FloatArray,
+    log_ds: FloatArray,
+    widths: FloatArray,
+    prior: FloatArray,
+    nodes: FloatArray,
+    table: FloatArray,
+    slopes: FloatArray,
+    sigma2: FloatArray,
+    crowd: float,
+    counts: NDArray[np.int64],
 ) -> tuple[FloatArray, NDArray[np.int64]]:
     """`refine` of many, in place (centres are left out); ``counts`` (7,) says how many ratios a family has."""  # fmt: skip
     n = sigma2.shape[0]

@@ -30,6 +30,8 @@ CENTRE_PX = 0.5
 RATIO_COST = 8.0
 #: Proposals that survive the coarse, and the fine refinement.
 SURVIVORS, FINALISTS = 48, 12
+#: Nats a spot from which on an answer that explains nearly all spots ends the search.
+ENOUGH = 3.9
 #: Orientations nearer than this are one.
 SAME = math.radians(1.0)
 
@@ -93,6 +95,27 @@ def refined(batch: Batch, sky: Sky, widths: FloatArray) -> Batch:
     return batch
 
 
+def joined(one: Batch, two: Batch) -> Batch:
+    """Both together."""
+    return Batch(*(np.concatenate([getattr(one, f), getattr(two, f)]) for f in Batch.__dataclass_fields__))
+
+
+def direct_basis(batch: Batch, i: int) -> FloatArray:
+    """Direct axes (3, 3) of a member in columns, in the sample holder's frame, for a = 1."""
+    name = FAMILIES[int(batch.family[i])]
+    k = int(_COUNTS[batch.family[i]])
+    x = batch.x[i, :k]
+    b = b_matrix(name, [*np.exp(x[:2]), *x[2:]])
+    return np.asarray(2.0 * np.pi * np.linalg.inv(batch.u[i] @ b).T)
+
+
+def stands_out(finalists: Batch, n_spots: int) -> bool:
+    """Whether the best explains so much, and so well, that nothing better need be looked for."""
+    if len(finalists) == 0:
+        return False
+    return bool(finalists.used[0] > 0.85 * n_spots and finalists.merit[0] > ENOUGH * n_spots)
+
+
 def best_of(batch: Batch, most: int) -> Batch:
     """The best by merit, each orientation with its lattice once."""
     order = np.argsort(-batch.merit, kind="stable")
@@ -118,10 +141,9 @@ def _apart(u1: FloatArray, u2: FloatArray, family: int) -> float:
 
 
 def narrow(batch: Batch, sky: Sky) -> Batch:
-    """Coarse refinement of proposals, then of the related lattices of the best: finalists, best first."""
+    """Finer refinement of coarsely refined proposals, then of the best ones' related lattices: finalists, best first."""
     if len(batch) == 0:
         return batch
-    batch = best_of(refined(batch, sky, COARSE), SURVIVORS)
     batch = best_of(refined(batch, sky, FINE[:2]), FINALISTS)
     batch = variants(batch)
     batch = best_of(refined(batch, sky, LAST[:1]), 2 * FINALISTS)
@@ -154,7 +176,8 @@ def settle(
     """
     frames = [(spots, np.eye(3))] if isinstance(spots, SpotList) else spots
     sky = build_sky(frames, detector, distance_mm)
-    return answer(narrow(pack(list(proposals)), sky), sky, detector)
+    coarse = best_of(refined(pack(list(proposals)), sky, COARSE), SURVIVORS)
+    return answer(narrow(coarse, sky), sky, detector)
 
 
 def answer(finalists: Batch, sky: Sky, detector: Detector) -> UnknownResult:

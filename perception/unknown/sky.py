@@ -63,7 +63,9 @@ class Sky:
         return len(self.sigma2)
 
 
-def with_distance(detector: Detector, distance_mm: float, centre: tuple[float, float] = (0.0, 0.0)) -> Detector:
+def with_distance(
+    detector: Detector, distance_mm: float, centre: tuple[float, float] = (0.0, 0.0)
+) -> Detector:
     """A detector at another distance, its centre shifted by (col, row) pixels."""
     col, row = detector.centre_px
     return replace(detector, distance_mm=distance_mm, centre_px=(col + centre[0], row + centre[1]))
@@ -85,11 +87,14 @@ def build_sky(frames: Frames, detector: Detector, distance_mm: tuple[float, floa
     number = max(2, int(np.ceil(np.log(high / low) / STEP)) + 1)
     nodes = np.log(low) + max(np.log(high / low) / (number - 1), 1e-6) * np.arange(number)
     middle = with_distance(detector, float(np.exp(nodes.mean())))
+    half = 0.5 * np.eye(2)
     blocks = []
     for index, (spots, z) in enumerate(frames):
         turn = np.asarray(z, dtype=float)
         if turn.shape != (3, 3) or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-6:
-            raise UnknownLatticeError("Each frame comes with the goniometer's rotation Z, a (3, 3) rotation matrix.")
+            raise UnknownLatticeError(
+                "Each frame comes with the goniometer's rotation Z, a (3, 3) rotation matrix."
+            )
         order = np.argsort(-spots.counts, kind="stable")[:MOST_SPOTS]
         part = spots.take(order)
         if not np.isfinite(part.pixels).all():
@@ -98,8 +103,8 @@ def build_sky(frames: Frames, detector: Detector, distance_mm: tuple[float, floa
         for node in nodes:
             here = with_distance(detector, float(np.exp(node)))
             n = pixel_normals(part.pixels, here)
-            col = pixel_normals(part.pixels - [0.5, 0.0], here) - pixel_normals(part.pixels + [0.5, 0.0], here)
-            row = pixel_normals(part.pixels - [0.0, 0.5], here) - pixel_normals(part.pixels + [0.0, 0.5], here)
+            col = pixel_normals(part.pixels - half[0], here) - pixel_normals(part.pixels + half[0], here)
+            row = pixel_normals(part.pixels - half[1], here) - pixel_normals(part.pixels + half[1], here)
             normals.append(n @ turn)
             slopes.append(np.stack([col @ turn, row @ turn], axis=1))
         spread = np.maximum(np.trace(part.covariance_px2, axis1=1, axis2=2) / 2.0, 0.04)
