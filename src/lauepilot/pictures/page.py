@@ -32,24 +32,25 @@ def write_html(view: PatternView, path: Path) -> None:
     the spots. The numbers lie in it as JSON (``<script id="data">``), with all that could end that element escaped; a
     content policy forbids requests and any script but the page's own.
     """
-    parts = {name: _part(name) for name in ("page.html", "page.css", "page.js")}
+    template, style = _part("page.html"), _part("page.css")
+    script = f'"use strict";\n(() => {{\n{_part("page_pattern.js")}{_part("page_spots.js")}}})();\n'
     # Nothing that comes from files or users may close the element: < > & are written as escapes of JSON.
     data = json.dumps(payload(view), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         data = data.replace(sign, f"\\u{ord(sign):04x}")
     policy = (
-        f"default-src 'none'; img-src data:; script-src {_hash(parts['page.js'])}; "
-        f"style-src {_hash(parts['page.css'])}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; script-src {_hash(script)}; "
+        f"style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
     )
     # In one pass over the template, so that no inserted text is taken for a place to insert at.
     pieces = {
         "POLICY": policy,
         "TITLE": html.escape(view.title),
-        "STYLE": parts["page.css"],
-        "SCRIPT": parts["page.js"],
+        "STYLE": style,
+        "SCRIPT": script,
         "DATA": data,
     }
-    opening, *rest = parts["page.html"].split("@@")
+    opening, *rest = template.split("@@")
     page = [opening]
     for name, text in zip(rest[::2], rest[1::2], strict=True):
         page += [pieces[name], text]
