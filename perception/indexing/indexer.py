@@ -50,9 +50,9 @@ POSE_PX = 0.2
 #: ``DOUBTFUL`` at best.
 FEW, RARE, POOR, DOUBTFUL = 0.48, 0.6, 0.72, 0.9
 
-#: So does one that explains less than `HARDLY` of the spots and shows less than `ALONE` of those it predicts, however well: a
-#: zone that two lattices have in common lies in place (FePS3 on a list of germanium: 8 of 97 and of 77). With 80 % missing and
-#: 100 % false the right crystal has 0.12 and 0.17 at least.
+#: So does one that explains less than `HARDLY` of the spots and shows less than `ALONE` of those it predicts, however
+#: well: a zone that two lattices have in common lies in place (FePS3 on a list of germanium: 8 of 97 and of 77). With 80 %
+#: missing and 100 % false the right crystal has 0.12 and 0.17 at least.
 HARDLY, ALONE = 0.11, 0.15
 
 NOTHING = np.zeros(0, dtype=np.int64)
