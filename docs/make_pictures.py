@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,15 +19,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from lauepilot.cli.calibrate import draw_residuals
+from lauepilot.cli.grains import COLOURS, draw_grains, grains_of
 from lauepilot.cli.index import index_file
 from lauepilot.cli.overview import draw_overview
+from lauepilot.perception.calibrate import calibrate
 from lauepilot.perception.exchange.frames import TO_BEAM_X, TO_YOU, you_frame
+from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.sphere import pixel_normals
+from lauepilot.perception.judge import FLIPS
+from lauepilot.perception.observation import SpotList
+from lauepilot.perception.observer import USUAL_PRIOR
+from lauepilot.perception.readers import write_frame
 from lauepilot.pictures.greys import RESIDUAL, ZONE
 from lauepilot.simulator.conventions import HC_KEV_A, random_rotation
 from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.faults import Faults
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.laue import RayTable, beam_spectrum, predict_spots
+from lauepilot.simulator.twin import Twin
 
 STATIC = Path(__file__).parent / "_static"
 WIDTH_PX, MOST_BYTES = 880, 200_000
@@ -40,7 +51,7 @@ def lauepilot(folder: Path, command: str) -> None:
     )
 
 
-def palette(greys: int) -> Image.Image:
+def palette(greys: int, more: tuple[str, ...] = ()) -> Image.Image:
     """Few greys, since noise is what fills a PNG, and the inks of the pictures, thinned as their edges are."""
     white = np.full(3, 255.0)
     colours = [white * (1.0 - share**1.5) for share in np.linspace(0.0, 1.0, greys)]
@@ -52,13 +63,13 @@ def palette(greys: int) -> Image.Image:
     return image
 
 
-def keep(source: Path, name: str, greys: int = 8) -> None:
+def keep(source: Path, name: str, greys: int = 8, more: tuple[str, ...] = ()) -> None:
     """Store a picture small, under ``_static``."""
     with Image.open(source) as image:
         rgb = image.convert("RGB")
         rgb.thumbnail((WIDTH_PX, 4 * WIDTH_PX), Image.Resampling.LANCZOS)
         target = STATIC / f"{name}.png"
-        rgb.quantize(palette=palette(greys), dither=Image.Dither.NONE).save(target, optimize=True)
+        rgb.quantize(palette=palette(greys, more), dither=Image.Dither.NONE).save(target, optimize=True)
     size = target.stat().st_size
     print(f"{target}: {size / 1000:.0f} kB")
     if size > MOST_BYTES:
@@ -179,11 +190,66 @@ def programs(folder: Path) -> None:
     keep(folder / "programs.png", "program-frames")
 
 
+def grains(folder: Path) -> None:
+    """Three grains of silicon in one frame: 60, 25 and 10 s of one crystal each, added up."""
+    crystal, instrument = load_crystal("si"), load_instrument("lab")
+    shots = [
+        Twin(crystal, instrument, rng=np.random.default_rng(s), faults=Faults.none()).expose(float(s))
+        for s in (60, 25, 10)
+    ]
+    mixed = np.sum([shot.counts for shot in shots], axis=0).astype(np.uint32)
+    write_frame(folder / "mixed.h5", replace(shots[0], counts=mixed, saturation=1e9), instrument)
+    indexed = index_file(folder / "mixed.h5", crystal, instrument)
+    draw_grains(indexed, grains_of(indexed, None), folder / "grains.png")
+    keep(folder / "grains.png", "grains", greys=5, more=COLOURS)
+
+
+def calibration(folder: Path) -> None:
+    """Residuals of a simulated frame of germanium, with a drawing 10 mm, 100 px and 1 degree wrong and after calibration."""
+    crystal, true = load_crystal("ge"), load_instrument("bm32")
+    frame = Twin(crystal, true, rng=np.random.default_rng(3), faults=Faults.none()).expose(1.0)
+    drawn = true.with_detector(true.detector.moved(-10.0, 100.0, -100.0, np.deg2rad(1.0), np.deg2rad(-1.0)))
+    draw_residuals(calibrate(crystal, drawn, frame), folder / "residuals.png")
+    keep(folder / "residuals.png", "calibration-residuals")
+
+
+def mirrors(folder: Path) -> None:
+    """Spots of germanium beside the beam, as they are, flipped across the beam and along it, with the best fit of each."""
+    ix = Indexer(load_crystal("ge"), load_instrument("bm32"), USUAL_PRIOR)
+    true = predict_spots(ix.table, random_rotation(np.random.default_rng(3)))
+    rows, cols = ix.instrument.detector.shape
+    figure, panels = plt.subplots(1, 3, figsize=(9.0, 3.5), sharey=True, layout="constrained")
+    kinds = (
+        ("as it came", None),
+        ("flipped left to right", "left to right"),
+        ("flipped top to bottom", "top to bottom"),
+    )
+    for panel, (title, flip) in zip(panels, kinds, strict=True):
+        pixels = true.pixels if flip is None else FLIPS[flip](true.pixels, rows, cols)
+        n = len(pixels)
+        spots = SpotList(
+            pixels,
+            np.tile(0.04 * np.eye(2), (n, 1, 1)),
+            true.rate_per_s,
+            np.sqrt(true.rate_per_s),
+            np.zeros(n, bool),
+        )
+        found = ix.index(spots)
+        panel.scatter(pixels[:, 0], pixels[:, 1], s=30, facecolors="none", edgecolors=BLUE, linewidths=0.9)
+        if found.confidence > 0.95 and found.refinement is not None:
+            fitted = predict_spots(ix.table, found.refinement.u, found.refinement.detector).pixels
+            panel.scatter(fitted[:, 0], fitted[:, 1], s=14, marker="x", color=ORANGE, linewidths=0.8)
+        panel.set(xlim=(0, cols), ylim=(rows, 0), aspect="equal", xticks=[], yticks=[])
+        panel.set_title(f"{title}: confidence {found.confidence:.2f}", fontsize=9)
+    figure.savefig(folder / "mirrors.png", dpi=130)
+    keep(folder / "mirrors.png", "mirrors")
+
+
 def main() -> None:
     """All of them."""
     STATIC.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for draw in (patterns, overview, rates, vote, programs):
+        for draw in (patterns, overview, rates, vote, programs, grains, calibration, mirrors):
             draw(Path(name))
 
 
