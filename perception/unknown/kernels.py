@@ -1,9 +1,9 @@
 """Compiled loops: indices of spots in a lattice up to scale, and its refinement.
 
 A direction of the reciprocal lattice with a primitive vector of length ``q`` has ``q^3 / (3 zeta(3) v)`` others per
-steradian that are no longer (``v``: volume per reciprocal-lattice point; ``1 / zeta(3)`` of all points are primitive). A spot at an
-angle ``d`` from it is therefore met by chance with ``pi (d^2 + s^2)`` times that; the smaller, the more it means. To be
-short among those that are short enough to be seen anyway means nothing: the density of the spots themselves is added. This
+steradian that are no longer (``v``: volume per reciprocal-lattice point; ``1 / zeta(3)`` of all points are primitive).
+A spot at an angle ``d`` from it is therefore met by chance with ``pi (d^2 + s^2)`` times that; the smaller, the more it
+means. To be short among those that are short enough to be seen anyway means nothing: the density of the spots themselves is added. This
 *chance* has no unit, and needs no intensity.
 """
 
@@ -157,7 +157,7 @@ def normals_at(
     out: FloatArray,
     by_distance: FloatArray,
 ) -> int:
-    """Write normals (n, 3) at a distance and shift of the centre, and their slope by ln distance; gives the node."""  # fmt: skip
+    """Write normals (n, 3) at a distance and centre, and their slope by ln distance. Gives the node."""  # fmt: skip
     step = nodes[1] - nodes[0]
     k = math.floor((log_d - nodes[0]) / step)
     k = min(max(k, 0), len(nodes) - 2)

@@ -1,7 +1,7 @@
 """Any lattice from four zone axes: no family, no intensities.
 
-Zone axes are directions of the direct lattice, and crowded zones are low-index ones. Three of them, with a fourth as their sum,
-fix a lattice up to scale (the projective frame): the spots then tell whether it is the crystal's, or one related to it.
+Zone axes are directions of the direct lattice, and crowded zones are low-index ones. Three of them, with a fourth as their
+sum, fix a lattice up to scale (the projective frame): the spots then tell whether it is the crystal's, or one related.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lauepilot.perception.unknown.sky import Sky
 from lauepilot.simulator.conventions import FloatArray
 
 #: Zone axes that are combined, and distances at which they are.
-ZONES, NODES = 13, 3
+ZONES, NODES = 16, 3
 #: Allowed error of normals while frames are compared.
 WIDTH = 0.002
 #: Thinnest triple of axes (volume of unit vectors), and least part of the fourth along each.
@@ -48,12 +48,7 @@ def _frames(
                 det = kernels.inverse_of(basis, inverse)
                 if abs(det) < FLAT:
                     continue
-                for el in range(m):
-                    if el == i or el == j or el == k:
-                        continue
-                    # Each set of four once: the fourth is the last of them, or the triple is another.
-                    if el > i:
-                        break
+                for el in range(k):  # each set of four once: which of them is the sum does not matter
                     parts = inverse @ axes[el]
                     if min(abs(parts[0]), abs(parts[1]), abs(parts[2])) < PART:
                         continue

@@ -2,10 +2,12 @@
 
 This generator serves tests alone. Nothing that is trained or tuned draws from it.
 
-Families, ranges of lattice constants and numbers of spots are those of LaueRL (arXiv 2604.11773). Intensities: the lab's
-tube, ``lambda`` for the Lorentz factor of a thick absorbing crystal (``lambda^4`` times a depth that goes with
-``lambda^-3``), ``1 / sin^2(theta)``, polarisation, the form factor of iron with B = 0.5 A^2 for one scatterer per
-lattice point, all harmonics summed; then |F|^2 of each orbit of equivalent reflections times ``exp(sigma g)``, g normal.
+Families, ranges of lattice constants, numbers of spots and spectrum (Kramers' law, cut at 50 keV) are those of LaueRL (arXiv
+2604.11773). Intensities: that spectrum in photons, ``lambda`` for the Lorentz factor of a thick absorbing crystal
+(``lambda^4`` times a depth that goes with ``lambda^-3``), ``1 / sin^2(theta)``, polarisation, the form factor of iron with
+B = 0.5 A^2 for one scatterer per lattice point, all harmonics summed; then |F|^2 of each orbit of equivalent reflections
+times ``exp(sigma g)``, g normal. With ``lines`` the spectrum is that of the lab's tungsten tube, whose lines make planes of
+any index bright that happen to reflect them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from lauepilot.bench.lists import anywhere
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.unknown.lattice import RATIOS, holohedry, multiple
-from lauepilot.simulator.conventions import BEAM, FloatArray, random_rotation
+from lauepilot.simulator.conventions import BEAM, HC_KEV_A, FloatArray, random_rotation
 from lauepilot.simulator.corrections import polarisation
 from lauepilot.simulator.crystal import busing_levy_b, form_factor
 from lauepilot.simulator.detector import Detector
@@ -34,6 +36,8 @@ OTHERS = {"trigonal": "R", "orthorhombic": "P", "monoclinic": "P", "triclinic": 
 OTHER_SPOTS = (50, 100)
 FILM_MM = (40.0, 60.0)
 B_FACTOR_A2 = 0.5
+#: Wavelength of 50 keV.
+CUT_A = HC_KEV_A / 50.0
 #: Reflections beyond this have no form factor left, 1/angstrom.
 Q_MAX = 26.0
 
@@ -50,6 +54,8 @@ class Spoil:
         Standard deviation of positions, each direction.
     film
         Share of the film that is there: 1, 0.5 (left half) or 0.25 (upper left quarter).
+    lines
+        Whether the tube has its characteristic lines.
     missing, false
         Shares of the spots taken out at random, and put in anywhere.
     """
@@ -57,6 +63,7 @@ class Spoil:
     sigma: float = 0.0
     noise_px: float = 0.5
     film: float = 1.0
+    lines: bool = False
     missing: float = 0.0
     false: float = 0.0
 
@@ -107,7 +114,7 @@ def draw(
     seed = int(rng.integers(2**62))
     frames = []
     for z in turns:
-        pixels, rates = _spots(z @ u, b, family, centring, true_film, how.sigma, seed)
+        pixels, rates = _spots(z @ u, b, family, centring, true_film, how, seed)
         number = int(rng.integers(low, high + 1))
         strongest = np.argsort(-rates)[:number]
         frames.append((_list(pixels[strongest], rates[strongest], true_film, how, rng), np.asarray(z)))
@@ -140,7 +147,7 @@ def _cell(family: str, rng: np.random.Generator) -> tuple[tuple[float, ...], str
 
 
 def _spots(
-    u: FloatArray, b: FloatArray, family: str, centring: str, detector: Detector, sigma: float, seed: int
+    u: FloatArray, b: FloatArray, family: str, centring: str, detector: Detector, how: Spoil, seed: int
 ) -> tuple[FloatArray, FloatArray]:
     """Pixels (n, 2) and rates (n,) of all rays on the film."""
     hkl = _reachable(u, b, centring)
@@ -153,17 +160,22 @@ def _spots(
     hkl, length, normal, k_out, pixels = (x[seen] for x in (hkl, length, normal, k_out, pixels))
     sine = -normal[:, 2]
     wavelength = 4.0 * np.pi * sine / length
-    spectrum = beam_spectrum(load_instrument("lab").beam)
-    inside = (wavelength > spectrum.wavelength_min_a) & (wavelength < spectrum.wavelength_max_a)
-    flux = np.where(inside, spectrum.at(wavelength), 0.0)
+    flux = _tube(wavelength) if how.lines else np.maximum(wavelength / CUT_A - 1.0, 0.0) / wavelength**2
     stol2 = (length / (4.0 * np.pi)) ** 2
     f2 = (form_factor("Fe", stol2, "xray") * np.exp(-B_FACTOR_A2 * stol2)) ** 2
-    rate = flux * wavelength / sine**2 * polarisation(k_out) * f2 * _scatter(hkl, b, family, sigma, seed)
+    rate = flux * wavelength / sine**2 * polarisation(k_out) * f2 * _scatter(hkl, b, family, how.sigma, seed)
     order = np.gcd.reduce(hkl, axis=1)
     _, first, ray = np.unique(hkl // order[:, None], axis=0, return_index=True, return_inverse=True)
     total = np.bincount(ray.reshape(-1), weights=rate, minlength=len(first))
     bright = total > 0.0
     return pixels[first][bright], total[bright]
+
+
+def _tube(wavelength: FloatArray) -> FloatArray:
+    """The lab's spectrum (n,) at wavelengths (n,)."""
+    spectrum = beam_spectrum(load_instrument("lab").beam)
+    inside = (wavelength > spectrum.wavelength_min_a) & (wavelength < spectrum.wavelength_max_a)
+    return np.where(inside, spectrum.at(wavelength), 0.0)
 
 
 def _reachable(u: FloatArray, b: FloatArray, centring: str) -> NDArray[np.int64]:
