@@ -19,26 +19,28 @@ METHODS = ("spots", "photons")
 
 #: Frames of a cell by expected signal photons: for each method. From 1e3 on they tell errors and coverage, below success.
 FULL: Mapping[float, Mapping[str, int]] = {
+    3.16: {"photons": 40},
+    5.62: {"photons": 40},
     10.0: {"photons": 40},
     17.8: {"photons": 40},
     31.6: {"photons": 40, "spots": 10},
-    56.2: {"photons": 40, "spots": 40},
+    56.2: {"photons": 40, "spots": 30},
     100.0: {"photons": 30, "spots": 40},
     178.0: {"photons": 30, "spots": 40},
     316.0: {"photons": 30, "spots": 40},
     562.0: {"spots": 40},
-    1e3: {"photons": 50, "spots": 100},
-    1e4: {"photons": 50, "spots": 100},
-    1e5: {"photons": 50, "spots": 100},
-    1e6: {"photons": 50, "spots": 50},
+    1e3: {"photons": 50, "spots": 80},
+    1e4: {"photons": 50, "spots": 80},
+    1e5: {"photons": 50, "spots": 80},
+    1e6: {"photons": 40, "spots": 40},
 }
 QUICK: Mapping[float, Mapping[str, int]] = {
+    3.16: {"photons": 4},
     10.0: {"photons": 4},
     31.6: {"photons": 4, "spots": 4},
     100.0: {"photons": 4, "spots": 4},
     316.0: {"photons": 4, "spots": 4},
     1e3: {"photons": 4, "spots": 6},
-    1e4: {"spots": 6},
     1e5: {"photons": 4, "spots": 6},
 }
 
@@ -63,7 +65,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
             for background in BACKGROUNDS:
                 for counts, methods in schedule.items():
                     say(f"precision: {name}, {counts:g} photons, background {background:g} x")
-                    rng = np.random.default_rng((int(counts), int(background), *name.encode()))
+                    rng = np.random.default_rng((int(100 * counts), int(background), *name.encode()))
                     done += cell.trials(counts, background, max(methods.values()), rng, methods)
     return figures(done)
 

@@ -41,7 +41,7 @@ def fitted(
     successes: Sequence[int],
     trials: Sequence[int],
     rng: np.random.Generator,
-    draws: int = 400,
+    draws: int = 200,
 ) -> Curve:
     """Fit a curve to successes among trials at several counts (Wichmann & Hill 2001, Perception & Psychophysics 63, 1293
     and 1314; without lapses or guesses).
