@@ -196,9 +196,8 @@ def _pair_lists(table: RayTable, voters: int, widest_rad: float) -> PairLists:
 
 @njit(cache=True)
 def _along(directions: FloatArray, r: int, axes: FloatArray, a: int, k: int) -> float:
-    return (
-        directions[r, 0] * axes[a, 0, k] + directions[r, 1] * axes[a, 1, k] + directions[r, 2] * axes[a, 2, k]
-    )
+    x, y, z = directions[r, 0], directions[r, 1], directions[r, 2]
+    return float(x * axes[a, 0, k] + y * axes[a, 1, k] + z * axes[a, 2, k])
 
 
 @njit(cache=True)

@@ -74,7 +74,7 @@ def fit(
         for i in range(k):
             a[i, i] += pull[i] + 1e-12 * a[i, i] + 1e-30
             b[i] -= pull[i] * p[free[i]]
-        step = np.linalg.solve(a, b)
+        step = np.linalg.solve(a, b).astype(np.float64)
         rotate(u, step[:3])
         for i in range(3, k):
             p[free[i]] += step[i]

@@ -51,7 +51,7 @@ def _to_crystal(u: FloatArray, normals: FloatArray, j: int) -> tuple[float, floa
 @njit(cache=True)
 def _gap2(rays: Rays, r: int, x: float, y: float, z: float) -> float:
     dx, dy, dz = rays.direction[r, 0] - x, rays.direction[r, 1] - y, rays.direction[r, 2] - z
-    return dx * dx + dy * dy + dz * dz
+    return float(dx * dx + dy * dy + dz * dz)
 
 
 @njit(cache=True)

@@ -187,7 +187,7 @@ def search(
                             _keep(u, score, symmetry, found_u, found_score)
                             work += 5 * m + 3 * every.normals.shape[0]
                     b = e + 1
-            best = np.argmax(found_score)
+            best = int(np.argmax(found_score))
             if found_score[best] > enough:
                 share = near_rays(found_u[best], few, rays, faint, explained)
                 if share > CLEAR * m:
@@ -307,12 +307,12 @@ def _vote(
         start, end = np.int64(first[np.uint32(spot[0])]), np.int64(first[np.uint32(spot[1])])
         azimuth, wide, faintest, span = spot[2], spot[3], spot[5], np.uint8(spot[6] - spot[5])
         shades = classes[np.uint32(spot[4])]
-        touched += end - start
+        touched += int(end - start)
         # Collected without a branch: half of them would be predicted wrongly.
         for e in range(start, end):
             entry = np.int64(entries[np.uint32(e)])
             turns[np.uint32(some)] = ((azimuth - entry) & (TURN - 1)) >> VOTE_SHIFT | wide << 16
-            some += np.int64(np.uint8(shades[np.uint32(entry >> 16)] - faintest) <= span)
+            some += int(np.uint8(shades[np.uint32(entry >> 16)] - faintest) <= span)
     cast = 3 * some
     for k in range(some):
         turn = turns[np.uint32(k)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from lauepilot.bench import lauetools
 from lauepilot.bench.figures import Figure, Peer, median, quantile_interval, share
+from lauepilot.bench.large_cell import CELL_A, large_crystal
 from lauepilot.bench.lists import Spoiling, spoiled
 from lauepilot.bench.timing import CLOCK, one_core, timed
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError, IndexResult
@@ -35,6 +37,15 @@ TRUTH_RELATIVE = 3e-4
 #: Cells longer than this are left out of the times, as the goals say.
 LONGEST_A = 12.0
 
+#: Where the large cell is looked for, and how deep the table of its true lists goes: a deeper one takes minutes.
+PLACES_LARGE, TRUTH_RELATIVE_LARGE = ("bm32", "koala"), 3e-3
+
+#: Lists of a few spots: their lengths, and the shares of true ones.
+FEW_SPOTS, FEW_TRUE = (6, 15), (1.0, 0.8, 0.5)
+
+#: Confidence bins of the reliability tables.
+RELIABILITY = (0.0, 0.5, 0.9, 0.99, DECLARED, 1.0)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -55,10 +66,14 @@ class Trial:
 
 def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
     """All figures of ``lauepilot bench indexing``."""
-    per_cell = {0: 100, 30: 216, 60: 100, 80: 112}
+    # 3,839 lists without an error prove 0.1 % (Wilson's interval).
+    per_cell = {0: 100, 30: 276, 60: 100, 80: 144}
+    n_few, n_large = 60, 40
     if quick:
-        per_cell = {0: 4, 30: 8, 60: 8, 80: 4}
+        per_cell, n_few, n_large = {0: 4, 30: 8, 60: 8, 80: 4}, 4, 4
     sets: dict[int, list[Trial]] = {missing: [] for missing in per_cell}
+    few: list[Trial] = []
+    large: list[Trial] = []
     with one_core():
         for place in PLACES_80:
             for cell in CELLS_80:
@@ -67,6 +82,12 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
                 for missing, n in per_cell.items():
                     if missing == 80 or (cell in SYSTEMS and place in PLACES):
                         sets[missing] += trials(indexer, missing, n)
+                if place in PLACES:
+                    few += few_spot_trials(indexer, n_few)
+        for place in PLACES_LARGE:
+            say(f"indexing a large cell on {place}")
+            indexer = Indexer(large_crystal(), load_instrument(place))
+            large += trials(indexer, 80, n_large, TRUTH_RELATIVE_LARGE)
         peer = lauetools.load()
         peers = {}
         if peer is not None:
@@ -78,38 +99,68 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
         share(
             f"wrong_confident_{m}",
             [t.wrong_declared for t in sets[m]],
-            {"declared_at": DECLARED, **describe(m)},
+            {
+                "declared_at": DECLARED,
+                **describe(m),
+                "reliability": reliability(sets[m]),
+                "reliability_few_spots": {"spots": FEW_SPOTS, "true": FEW_TRUE, "bins": reliability(few)},
+            },
         )
         for m in (30, 80)
     ]
-    return figures + times_80(sets[80])
+    return [*figures, *times_80(sets[80]), time_large(large)]
 
 
-def trials(indexer: Indexer, missing: int, n: int) -> list[Trial]:
+def trials(indexer: Indexer, missing: int, n: int, deeper: float = TRUTH_RELATIVE) -> list[Trial]:
     """So many random orientations of one cell on one instrument, each with its list; seeded by set, cell and instrument."""
     rng = np.random.default_rng((missing, *indexer.crystal.name.encode(), *indexer.instrument.name.encode()))
     out = []
     for k in range(n + 1):
-        u, spots = draw(indexer, missing, rng)
+        u, spots = draw(indexer, missing, rng, deeper)
         result, seconds = timed(_answer, indexer, spots)
         if k > 0:  # the first only warms the caches
             out.append(_trial(indexer, u, result, seconds))
     return out
 
 
-def draw(indexer: Indexer, missing: int, rng: np.random.Generator) -> tuple[FloatArray, SpotList]:
+def few_spot_trials(indexer: Indexer, n: int) -> list[Trial]:
+    """Random orientations of one cell on one instrument, each with a list of `FEW_SPOTS` spots, some of them false.
+
+    The true ones are drawn from the brightest, twice as many as the list is long.
+    """
+    rng = np.random.default_rng((15, *indexer.crystal.name.encode(), *indexer.instrument.name.encode()))
+    out = []
+    for _ in range(n):
+        u = random_rotation(rng)
+        spots = predict_spots(indexer.table, u)
+        length = int(rng.integers(FEW_SPOTS[0], FEW_SPOTS[1] + 1))
+        true = max(round(length * rng.choice(FEW_TRUE)), 3)
+        bright = np.argsort(-spots.rate_per_s)[: 2 * length]
+        chosen = PredictedSpots(**{f.name: getattr(spots, f.name)[bright] for f in fields(spots)})
+        how = Spoiling(1.0 - true / len(chosen), (length - true) / len(chosen), least=3)
+        result, seconds = timed(_answer, indexer, spoiled(chosen, indexer.instrument.detector, how, rng))
+        out.append(_trial(indexer, u, result, seconds))
+    return out
+
+
+def draw(
+    indexer: Indexer, missing: int, rng: np.random.Generator, deeper: float = TRUTH_RELATIVE
+) -> tuple[FloatArray, SpotList]:
     """A random orientation (3, 3) and its spoiled list.
 
     The list is as long as the indexer would expect, but of the brightest spots of a deeper table: which spots those are
     differs from place to place on the sensor, and some of them the indexer does not know.
     """
     u = random_rotation(rng)
-    return u, spoiled(truth(indexer, u), indexer.instrument.detector, Spoiling.percent(missing), rng)
+    return u, spoiled(truth(indexer, u, deeper), indexer.instrument.detector, Spoiling.percent(missing), rng)
 
 
-def truth(indexer: Indexer, u: FloatArray) -> PredictedSpots:
-    """The brightest spots at ``u`` (3, 3), of a table much deeper than the indexer's; as many as its own would give."""
-    deep = predict_spots(cached_table(indexer.crystal, indexer.instrument, TRUTH_RELATIVE), u)
+def truth(indexer: Indexer, u: FloatArray, deeper: float = TRUTH_RELATIVE) -> PredictedSpots:
+    """The brightest spots at ``u`` (3, 3), of a table much deeper than the indexer's (down to ``deeper`` of its brightest).
+
+    As many as the indexer's own would give.
+    """
+    deep = predict_spots(cached_table(indexer.crystal, indexer.instrument, deeper), u)
     n = len(predict_spots(indexer.table, u))
     keep = np.sort(np.argsort(-deep.rate_per_s, kind="stable")[:n])
     return PredictedSpots(**{f.name: getattr(deep, f.name)[keep] for f in fields(deep)})
@@ -191,6 +242,42 @@ def rows(done: Sequence[Trial], ties: bool) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def reliability(done: Sequence[Trial]) -> list[dict[str, Any]]:
+    """By bins of confidence: how many answers, their mean confidence, and the share that holds the truth, ties included."""
+    out = []
+    for low, high in pairwise(RELIABILITY):
+        mine = [t for t in done if low <= t.confidence < high or t.confidence == high == 1.0]
+        if mine:
+            out.append(
+                {
+                    "from": low,
+                    "to": high,
+                    "n": len(mine),
+                    "mean_confidence": float(np.mean([t.confidence for t in mine])),
+                    "right": float(np.mean([t.right or t.tie_right for t in mine])),
+                }
+            )
+    return out
+
+
+def time_large(done: Sequence[Trial]) -> Figure:
+    """Median time for the large cell."""
+    return median(
+        "median_ms_large",
+        [1e3 * t.seconds for t in done],
+        "ms",
+        {
+            **describe(80),
+            "crystals": ["made up: atoms at random, see `lauepilot.bench.large_cell`"],
+            "cell_a": CELL_A,
+            "instruments": list(PLACES_LARGE),
+            "truth": f"as in success_80, but of a ray table down to {TRUTH_RELATIVE_LARGE:g} of the brightest ray",
+            "clock": CLOCK,
+            "rows": rows(done, True),
+        },
+    )
 
 
 def times_80(done: Sequence[Trial]) -> list[Figure]:
