@@ -202,8 +202,11 @@ BAD = {
     "saturated": (lambda p: np.save(p, np.r_[np.zeros((2, 1000)), np.full((998, 1000), 65535)].astype(np.uint16)),
                   "frame.npy", (), "saturated"),
     "NaN": (nan_frame, "frame.npy", (), "NaN"),
-    "too few spots": (lambda p: np.save(p, np.random.default_rng(1).poisson(9, (1000, 1000)).astype(np.uint16)),
-                      "frame.npy", (), "at least 4"),
+    "two detectors": (lambda p: np.save(p, np.ones((1000, 2000), np.uint16)), "frame.npy", (), "2 detectors side by side"),
+    "photons of a list": (lambda p: p.write_text("peak_X peak_Y peak_Isub\n" + "1 2 3\n" * 9), "spots.dat", ("--photons",),
+                          "needs a frame"),
+    "number of grains": (lambda p: None, "frame.npy", ("--grains", "some"), "'auto'"),
+    "crystal and no crystal": (lambda p: None, "frame.npy", ("--lattice", "unknown"), "one of the two"),
     "unknown crystal": (lambda p: None, "frame.npy", ("--crystal", "quarz"), "quartz"),
     "unknown instrument": (lambda p: None, "frame.npy", ("--instrument", "bm23"), "bm32"),
     "missing CIF": (lambda p: None, "frame.npy", ("--crystal", "mine.cif"), "mine.cif"),
@@ -230,6 +233,14 @@ def test_bad_input_is_one_clear_line(lauepilot, lauepilot_json, tmp_path, case):
     assert re.search(re.escape(said), result.stderr)
     assert "Traceback" not in result.stdout + result.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_frame_of_background_is_not_known(lauepilot_json):
+    np.save("frame.npy", np.random.default_rng(1).poisson(9, (1000, 1000)).astype(np.uint16))
+    found, code = lauepilot_json("index", "frame.npy", "--crystal", "si", "--instrument", "lab")
+    assert code == 4
+    assert found["UB"] is None
+    assert [finding["kind"] for finding in found["findings"]] == ["background"]
 
 
 def test_several_images_in_a_file_are_listed(lauepilot_json):

@@ -28,7 +28,7 @@ TRUTH_RELATIVE, LOG_SIGMA, NOISE_PX, MISSING = 1e-3, 0.3, 0.3, 0.1
 FALSE_SINGLE, FALSE_MIXED = 0.6, 0.3
 
 
-def measure_grains(quick: bool, say: Callable[[str], None]) -> list[Figure]:
+def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
     """Figures on grains: lists of one grain with 60 % false spots, and of 2 to 5 with volumes from 1 : 1 to 1 : 10."""
     n = 4 if quick else 60
     alone: list[bool] = []

@@ -84,7 +84,7 @@ def calibrate_file(
     return Calibrated(made, indexed)
 
 
-def calibration_record(done: Calibrated) -> dict[str, Any]:
+def record(done: Calibrated) -> dict[str, Any]:
     """The one JSON object of ``lauepilot index --calibrate --json``."""
     made = done.calibration
     _, before, after = made.residuals_px()
@@ -110,13 +110,13 @@ def _rms(residual: Any) -> float | None:
     return float(np.sqrt((residual**2).sum(axis=1).mean())) if len(residual) else None
 
 
-def write_calibration(done: Calibrated, folder: Path) -> None:
+def write_folder(done: Calibrated, folder: Path) -> None:
     """``calibration.json``, ``pattern.png``, ``residuals.png``; ``instrument.yaml`` and ``geometry.det`` where it is sure.
 
     ``geometry.det`` is left out where LaueTools cannot hold the detector.
     """
     made = done.calibration
-    write_json(folder / "calibration.json", calibration_record(done))
+    write_json(folder / "calibration.json", record(done))
     draw(done.indexed, folder / "pattern.png")
     draw_residuals(made, folder / "residuals.png")
     if not made.sure:
@@ -174,7 +174,7 @@ def draw_residuals(made: Calibration, path: Path) -> None:
     save_small(figure, path)
 
 
-def show_calibration(out: Console, done: Calibrated) -> None:
+def show(out: Console, done: Calibrated) -> None:
     """What `lauepilot index --calibrate` prints for people."""
     made = done.calibration
     detector, sigma, change = made.detector, made.sigma, made.change

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from lauepilot.cli.output import UserError
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
+from lauepilot.perception.judge import Finding, judge, wrong_shape
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
 from lauepilot.perception.readers import FrameInput, read_any
@@ -32,6 +33,9 @@ SURE = 0.95
 #: How far (relative standard deviation) a cell's shape may be from its CIF: where it is refined on request, and in any
 #: case where the detector's pose is exact: real crystals are strained by some 1e-4, which the orientation would take up.
 CELL_SIGMA, USUAL_STRAIN = 3e-3, 5e-4
+
+#: With fewer spots an indexer does not try.
+FEWEST_SPOTS = 4
 
 FRAME_TEXT = "laboratory: +z along the beam, +y up, right-handed; active rotations; Q_lab = UB h, with 2 pi (1/angstrom)"
 
@@ -90,6 +94,12 @@ class Indexed:
         The indexer's rays.
     pixel_assumed
         Whether neither the file nor a calibration tells the width of a pixel, which is then the instrument's.
+    prior
+        How well the pose was known before.
+    live
+        (rows, cols), True where the file says that pixels are alive; None if it does not say.
+    findings
+        What is strange about the frame, worst first.
     """
 
     crystal: Crystal
@@ -101,6 +111,9 @@ class Indexed:
     geometry_refined: bool
     table: RayTable
     pixel_assumed: bool = False
+    prior: GeometryPrior = field(default_factory=GeometryPrior)
+    live: NDArray[np.bool_] | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def sure(self) -> bool:
@@ -152,13 +165,18 @@ def index_file(
             f"{path} is a calibration and holds no spots. Give it with --geometry, and a frame or list first."
         )
     frame = None if found.frame is None else with_units(found.frame, believed)
+    if frame is not None and (strange := wrong_shape(frame.counts.shape, believed.detector)) is not None:
+        raise UserError(strange.text)
     spots = found.spots if frame is None else find_spots(frame, believed.detector, found.mask)
     if spots is None:
         raise UserError(f"{path} holds neither frame nor spots.")
-    return index_spots(
-        spots, Indexer(crystal, believed, prior), frame=frame, source=str(path), refine_cell=refine_cell,
-        screen=screen,
-    )  # fmt: skip
+    indexer = Indexer(crystal, believed, prior)
+    indexed = index_spots(
+        spots, indexer, frame=frame, source=str(path), refine_cell=refine_cell, screen=screen
+    )
+    with nullcontext() if screen is None or indexed.sure else screen.status("looking for what is wrong"):
+        findings = judge(spots, indexer, indexed.result, frame=frame)
+    return replace(indexed, live=found.mask, findings=tuple(findings))
 
 
 def with_units(frame: Frame, instrument: Instrument) -> Frame:
@@ -184,10 +202,12 @@ def index_spots(
     Raises
     ------
     IndexingError
-        If there are too few.
+        If a list holds too few; of a ``frame`` with too few spots the answer is that nothing is known.
     """
     cell_sigma = CELL_SIGMA if refine_cell else USUAL_STRAIN if indexer.prior.known else 0.0
-    if indexer.prior == ROUGH_PRIOR:
+    if frame is not None and len(spots) < FEWEST_SPOTS:
+        result = IndexResult(None, 0.0, 0.0, 0, None)
+    elif indexer.prior == ROUGH_PRIOR:
         words = "searching the detector's pose, which is only roughly known (--geometry FILE saves this)"
         with nullcontext() if screen is None else screen.status(words):
             result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
@@ -196,7 +216,7 @@ def index_spots(
     refined = not indexer.prior.known
     return Indexed(
         indexer.crystal, indexer.instrument, spots, result, frame, source, refined, indexer.table,
-        pixel_assumed=frame is None and indexer.prior == ROUGH_PRIOR,
+        pixel_assumed=frame is None and indexer.prior == ROUGH_PRIOR, prior=indexer.prior,
     )  # fmt: skip
 
 

@@ -80,6 +80,7 @@ def record(indexed: Indexed) -> dict[str, Any]:
         "axes": {} if indexed.frame is None else indexed.frame.axes,
         "geometry": geometry_record(indexed),
         "alternatives": [other.u for other in result.alternatives],
+        "findings": [{"kind": f.kind, "fault": f.fault, "text": f.text} for f in indexed.findings],
         "spots": [
             {
                 "col": table.pixels[i, 0],
@@ -209,6 +210,15 @@ def ub_record(
     }
 
 
+def circumstances(indexed: Indexed) -> dict[str, Any]:
+    """How a pattern was taken, for its ``ub.json``."""
+    return {
+        "instrument": indexed.instrument.name,
+        "axes": {} if indexed.frame is None else dict(indexed.frame.axes),
+        "geometry": geometry_record(indexed),
+    }
+
+
 def write_folder(indexed: Indexed, folder: Path) -> None:
     """UB, tables and picture of a pattern."""
     draw(indexed, folder / "pattern.png")
@@ -216,12 +226,7 @@ def write_folder(indexed: Indexed, folder: Path) -> None:
     write_table(indexed, folder / "spots.csv")
     orientation = indexed.result.orientation
     if indexed.sure and orientation is not None:
-        extra = {
-            "confidence": indexed.result.confidence,
-            "instrument": indexed.instrument.name,
-            "axes": {} if indexed.frame is None else dict(indexed.frame.axes),
-            "geometry": geometry_record(indexed),
-        }
+        extra = {"confidence": indexed.result.confidence, **circumstances(indexed)}
         write_json(folder / "ub.json", ub_record(indexed.crystal, orientation, extra))
 
 
