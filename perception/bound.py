@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.perception.bound_kernels import information, live_shares
+from lauepilot.perception.bound_kernels import REACH, information, live_shares
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.corrections import polarisation
@@ -35,9 +35,6 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 #: Half the steps of central differences of spots' places, shapes and rates: rad, then as `GEOMETRY_PARAMETERS`, then px.
 _STEPS = np.array([1e-6] * 3 + [1e-4, 1e-3, 1e-3, 1e-6, 1e-6] + [1e-4])
-
-#: Stamps end here, in standard deviations of the halo.
-_REACH = 4.5
 
 
 class BoundError(ValueError):
@@ -175,7 +172,7 @@ def fisher_information(
     if width_px is not None:
         where = replace(where, sensor=replace(where.sensor, point_spread_px=width_px))
     orientation = np.asarray(u, dtype=float)
-    rays = _rays_near(table, orientation, where, profile)
+    rays = rays_near(table, orientation, where, profile)
     if len(rays) == 0:
         raise BoundError("At this orientation no spot of the crystal falls on the sensor.")
     base = spot_values(table, rays, orientation, where)
@@ -191,7 +188,7 @@ def fisher_information(
     base[:, 5] += np.log(seconds)
     matrix = information(
         base, slopes, live_pixels(where), background,
-        background_photons / per_second if per_second > 0.0 else 0.0, profile.halo, profile.width, _REACH,
+        background_photons / per_second if per_second > 0.0 else 0.0, profile.halo, profile.width, REACH,
     )  # fmt: skip
     names = tuple(n for group in PARAMETERS.values() for n in group)
     wanted = [names.index(n) for group in PARAMETERS if group in parameters for n in PARAMETERS[group]]
@@ -231,7 +228,7 @@ def spot_values(table: RayTable, rays: NDArray[np.int64], u: FloatArray, detecto
     return out
 
 
-def _rays_near(table: RayTable, u: FloatArray, detector: Detector, profile: SpotProfile) -> NDArray[np.int64]:
+def rays_near(table: RayTable, u: FloatArray, detector: Detector, profile: SpotProfile) -> NDArray[np.int64]:
     """Rays whose stamp touches the sensor, blind regions or not."""
     spots = predict_spots(table, u, detector, on_sensor=False)
     # Far ones may be thousands of pixels away, and wide for that alone.
@@ -241,7 +238,7 @@ def _rays_near(table: RayTable, u: FloatArray, detector: Detector, profile: Spot
     near = beyond < 0.1 * max(detector.shape)
     covariance = instrument_covariances(table.instrument, spots.k_out[near], detector)
     widest = profile.width if profile.halo > 0.0 else 1.0
-    reach = _REACH * widest * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2) * profile.core_scale)
+    reach = REACH * widest * np.sqrt(np.diagonal(covariance, axis1=1, axis2=2) * profile.core_scale)
     size = np.array(detector.shape[::-1])
     pixels = spots.pixels[near]
     inside = np.all((pixels > -0.5 - reach) & (pixels < size - 0.5 + reach), axis=1)
@@ -270,5 +267,5 @@ def _slopes(table: RayTable, rays: NDArray[np.int64], u: FloatArray, detector: D
 
 def _totals(spots: FloatArray, detector: Detector, profile: SpotProfile) -> float:
     """Photons a second of all spots (n, 6) on live pixels."""
-    shares = live_shares(spots, live_pixels(detector), profile.halo, profile.width, _REACH)
+    shares = live_shares(spots, live_pixels(detector), profile.halo, profile.width, REACH)
     return float((shares * np.exp(spots[:, 5])).sum())

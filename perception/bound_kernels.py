@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from lauepilot.simulator.conventions import FloatArray
 
+#: Stamps end here, in standard deviations of the halo.
+REACH = 4.5
+
 #: Points and weights in a pixel (Gauss & Legendre) for spots wider than a pixel, than half of one, and sharper ones.
 _ORDERS = (2, 4, 10)
 _POINTS = np.zeros((3, 10))
