@@ -30,13 +30,15 @@ from lauepilot.perception.indexing.sphere import pixel_normals
 from lauepilot.perception.judge import FLIPS
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
+from lauepilot.perception.photons.indexer import PhotonIndexer
 from lauepilot.perception.readers import write_frame
 from lauepilot.pictures.greys import RESIDUAL, ZONE
-from lauepilot.simulator.conventions import HC_KEV_A, random_rotation
+from lauepilot.simulator.conventions import HC_KEV_A, random_rotation, rotation_matrix
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.laue import RayTable, beam_spectrum, predict_spots
+from lauepilot.simulator.orientation import misorientation
 from lauepilot.simulator.twin import Twin
 
 STATIC = Path(__file__).parent / "_static"
@@ -245,11 +247,49 @@ def mirrors(folder: Path) -> None:
     keep(folder / "mirrors.png", "mirrors")
 
 
+def photon_cloud(folder: Path) -> None:
+    """Forty photons of silicon over forty of background, and what the photon indexer makes of them."""
+    rng = np.random.default_rng(9)
+    indexer = PhotonIndexer(load_crystal("si"), load_instrument("lab"))
+    crystal, detector = indexer.crystal, indexer.instrument.detector
+    u = random_rotation(rng)
+    spots = predict_spots(indexer.model.table, u)
+    pixels = spots.pixels[rng.choice(len(spots), 40, p=spots.rate_per_s / spots.rate_per_s.sum())]
+    pixels = np.concatenate([pixels + rng.normal(0.0, 2.2, pixels.shape), rng.uniform(0, 999, (40, 2))])
+    pixels = pixels[detector.sees(pixels)]
+    counts = np.zeros(detector.shape, dtype=int)
+    np.add.at(counts, tuple(np.rint(pixels).astype(int).T[::-1]), 1)
+    result = indexer.index(counts)
+    if result.orientation is None:
+        raise RuntimeError("The picture's frame was not indexed; draw another.")
+    found = predict_spots(indexer.model.table, result.orientation.u)
+    figure, (cloud, with_spots, stereo) = plt.subplots(1, 3, figsize=(10.5, 3.7), layout="constrained")
+    for panel in (cloud, with_spots):
+        panel.scatter(pixels[:, 0], pixels[:, 1], s=3, color="black")
+        panel.set(xlim=(0, 999), ylim=(999, 0), aspect="equal", xticks=[], yticks=[])
+    cloud.set_title(f"{len(pixels)} photons", fontsize=10)
+    size = 900.0 * found.rate_per_s / found.rate_per_s.sum()
+    with_spots.scatter(*found.pixels.T, s=size + 8.0, facecolors="none", edgecolors=ORANGE, linewidths=0.9)
+    error = np.rad2deg(misorientation(result.orientation.u, u, crystal.symmetry))
+    with_spots.set_title(f"found, {error:.2f} degrees off", fontsize=10)
+    draws = rng.multivariate_normal(np.zeros(3), result.orientation.covariance, 60)
+    axes = np.unique(np.rint(np.array(list(np.ndindex(3, 3, 3)), dtype=float) - 1.0), axis=0)
+    for h in axes[np.abs(axes).sum(axis=1) > 0]:
+        drawn = rotation_matrix(draws) @ result.orientation.u @ (h / np.linalg.norm(h))
+        drawn = drawn[drawn[:, 2] < 0.0]
+        stereo.scatter(*(drawn[:, :2] / (1.0 - drawn[:, 2:])).T, s=2, color=BLUE)
+    stereo.add_patch(plt.Circle((0.0, 0.0), 1.0, fill=False, color=GREY))
+    stereo.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=[], yticks=[])
+    stereo.set_title(f"posterior: {result.orientation.sigma_deg:.2f} degrees", fontsize=10)
+    figure.savefig(folder / "photons.png", dpi=130)
+    keep(folder / "photons.png", "photons")
+
+
 def main() -> None:
     """All of them."""
     STATIC.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for draw in (patterns, overview, rates, vote, programs, grains, calibration, mirrors):
+        for draw in (patterns, overview, rates, vote, programs, grains, calibration, mirrors, photon_cloud):
             draw(Path(name))
 
 

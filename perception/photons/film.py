@@ -67,12 +67,12 @@ class Film:
         visible = (1.0 - profile.halo) * ndimage.gaussian_filter(padded, np.sqrt(core), truncate=4.5)
         visible += profile.halo * ndimage.gaussian_filter(padded, profile.width * np.sqrt(core), truncate=4.5)
         across, down = -(-cols // CELL), -(-rows // CELL)
-        live_cells = _by_cell(live.astype(float), across, down)
-        x, y = np.meshgrid(np.arange(across), np.arange(down))
-        centres = np.stack([x.ravel(), y.ravel()], axis=1) * CELL + 0.5 * (CELL - 1)
-        parts = _parts(detector, centres) * live_cells
-        norms = parts.sum(axis=1)
-        return cls(detector, live, visible.astype(np.float32), norms, parts / norms[:, None])
+        row, col = np.nonzero(live)
+        cells = np.zeros((len(DOMES) + 1, across * down))
+        for k, part in enumerate(_parts(detector, np.stack([col, row], axis=1).astype(float))):
+            cells[k] = np.bincount((row // CELL) * across + col // CELL, weights=part, minlength=across * down)
+        norms = cells.sum(axis=1)
+        return cls(detector, live, visible.astype(np.float32), norms, cells / norms[:, None])
 
     def base(self, shares: FloatArray, col: FloatArray, row: FloatArray) -> FloatArray:
         """Share (n,) of the background in pixels, for ``shares`` (k,) of its parts."""
@@ -125,7 +125,7 @@ def _parts(detector: Detector, pixels: FloatArray) -> FloatArray:
     centre = middle if own.centre_px is None else own.centre_px
     x, y = ((pixels[:, i] - centre[i]) * detector.pixel_mm[i] for i in range(2))
     squared = (x * x + y * y) / own.dome_width_mm**2
-    return np.stack([np.ones(len(pixels)), *(1.0 / (1.0 + squared / w**2) ** 1.5 for w in DOMES)])
+    return np.stack([np.ones(len(pixels)), *((1.0 + squared / w**2) ** -1.5 for w in DOMES)])
 
 
 def listed(
@@ -158,4 +158,6 @@ def lone_pixels(counts: NDArray[np.number], core_px: float) -> NDArray[np.bool_]
     nine = 9.0 * ndimage.uniform_filter(image, 3, mode="constant")
     edge = ndtr(np.array([0.5, 1.5]) / core_px)
     share = float(((2.0 * edge[0] - 1.0) / (2.0 * edge[1] - 1.0)) ** 2)
-    return np.asarray((image >= 5.0) & (image > 1.2 * share * nine + 4.0 * np.sqrt(share * np.maximum(nine, 0.0))))
+    return np.asarray(
+        (image >= 5.0) & (image > 1.2 * share * nine + 4.0 * np.sqrt(share * np.maximum(nine, 0.0)))
+    )

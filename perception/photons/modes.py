@@ -186,7 +186,10 @@ def polish(
         values, vectors = np.linalg.eigh(small)
         # Directions in which the posterior is not curved downwards yet: go uphill by about one standard deviation.
         for a in range(k):
-            values[a] = max(abs(values[a]), 0.05)
+            if not exact:
+                values[a] = max(values[a], 1e-9)
+            elif values[a] < 1e-3:
+                values[a] = max(abs(values[a]), 0.05)
         if turn == rounds:
             fixed = (vectors * values) @ vectors.T
             for a in range(k):

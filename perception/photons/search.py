@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels
 from lauepilot.perception.photons.climb import climb
@@ -35,14 +36,18 @@ from lauepilot.simulator.render import pack_blur
 #: Standard deviation of the logarithm of the point spread, about the sensor's own.
 WIDTH_SIGMA = 0.35
 
-#: Shares of signal with which the sky is searched: a frame of mostly signal, and one of mostly background.
-SHARES = (0.4, 0.08)
+#: Shares of signal with which the sky is searched where photons are few: a frame of mostly signal, and one of mostly
+#: background; and the one for what stands out of a frame of many.
+SHARES, STANDING_SHARE = (0.4, 0.08), 0.3
 
 #: Orientations that are climbed from, and those among them that go on to the top.
 STARTS, CLIMBERS = 400, 150
 
-#: Photons that are enough to find orientations by; frames of more are summed over blocks of so many pixels for the search.
-ENOUGH, BLOCK = 2000, 4
+#: With more photons than this, what stands out of the background is searched with: so many blocks of so many pixels.
+SEARCHED, BLOCK = 600, 4
+
+#: With more photons than this, only pixels near an orientation's spots are looked at one by one.
+ENOUGH = 2000
 
 #: From so many photons on the visible share of clipped spots is summed pixel by pixel.
 PRECISE = 500
@@ -125,7 +130,7 @@ class FrameSearch:
         if thin.total < 3.0:
             return nothing
         prior = self._prior(around)
-        us, scores = self._starts(thin, shares, around)
+        us, scores = self._starts(thin, around)
         order = np.argsort(-scores)
         us, scores = us[order], scores[order]
         modes = self._modes(us[self._distinct(us, scores, 40)], shares, prior)
@@ -141,9 +146,9 @@ class FrameSearch:
     def _few(self, shares: FloatArray) -> Photons:
         """What orientations are searched with: all photons, or where there are many what stands out of the background.
 
-        Then the frame is summed over blocks, and each block's excess over three standard deviations stands for it.
+        Then the frame is summed over blocks, and the excess over the background of those that stand out most stands for it.
         """
-        if self.total <= ENOUGH:
+        if self.total <= SEARCHED:
             base = self.film.base(shares, self.col.astype(float), self.row.astype(float))
             return listed(self.col, self.row, self.count, base, self.shape, self.total)
         rows, cols = (-(-n // BLOCK) for n in self.shape)
@@ -152,10 +157,18 @@ class FrameSearch:
         row, col = (BLOCK * i + 0.5 * (BLOCK - 1) for i in np.divmod(np.arange(rows * cols), cols))
         base = self.film.base(shares, col, row)
         expected = base * BLOCK**2 * self._level
-        excess = counts - expected - 3.0 * np.sqrt(expected)
-        chosen = np.argsort(-excess, kind="stable")[:ENOUGH]
-        chosen = chosen[excess[chosen] > 0.0]
-        weight = excess[chosen] * min(1.0, ENOUGH / excess[chosen].sum())
+        excess = counts - expected
+        # A spot spreads over three blocks: neighbours tell it from stray photons, which are left out first.
+        around, usual = (
+            ndimage.uniform_filter(image.reshape(rows, cols), 3, mode="constant").ravel() * 9.0
+            for image in (counts, expected)
+        )
+        standing = np.where(excess > 0.0, (around - usual) / np.sqrt(usual + 0.5), -np.inf)
+        chosen = np.argsort(-standing, kind="stable")[:SEARCHED]
+        chosen = chosen[standing[chosen] > 0.0]
+        if len(chosen) == 0:
+            return listed(col[:0], row[:0], excess[:0], base[:0], self.shape, 0.0)
+        weight = excess[chosen] * min(1.0, SEARCHED / excess[chosen].sum())
         return listed(col[chosen], row[chosen], weight, base[chosen], self.shape, float(weight.sum()))
 
     def _listed(self, shares: FloatArray) -> Photons:
@@ -182,9 +195,7 @@ class FrameSearch:
             log_norm += 0.5 * float(np.linalg.slogdet(precision[:3, :3] / (2.0 * np.pi))[1])
         return Prior(mean, precision, np.ascontiguousarray(u), float(log_norm))
 
-    def _starts(
-        self, thin: Photons, shares: FloatArray, around: Orientation | None
-    ) -> tuple[FloatArray, FloatArray]:
+    def _starts(self, thin: Photons, around: Orientation | None) -> tuple[FloatArray, FloatArray]:
         """Orientations climbed to from the sky's best, and their scores."""
         own = self.own
         per_px, loose, step = own.per_px, own.loose, own.sky.step
@@ -192,13 +203,15 @@ class FrameSearch:
         if around is None:
             sigma = float(np.sqrt(spot**2 + (0.33 * step) ** 2 + loose**2))
             pixels = np.stack([thin.col, thin.row], axis=1)
-            found = [
-                own.sky.search(
-                    pixels, thin.count, thin.base, self.film.detector, share, sigma, STARTS // len(SHARES)
-                )[0]
-                for share in SHARES
-            ]
-            us = np.concatenate(found)
+            shares = SHARES if self.total <= SEARCHED else (STANDING_SHARE,)
+            us = np.concatenate(
+                [
+                    own.sky.search(
+                        pixels, thin.count, thin.base, self.film.detector, share, sigma, STARTS // len(shares)
+                    )[0]
+                    for share in shares
+                ]
+            )
             wide = 0.4 * step / per_px
         else:
             us = _cloud(around, step)
@@ -266,7 +279,7 @@ class FrameSearch:
                 work,
                 exact,
                 STEPS,
-                12,
+                20,
             )
             summits.append((value, u, x, curvature, self.rays[:n].copy(), photons, work))
         summits.sort(key=lambda s: -s[0])

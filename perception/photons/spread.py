@@ -24,7 +24,7 @@ CELL = 16
 PARAMETERS, SHAPE_PARAMETERS = 10, 9
 
 #: Spots are cut off here, in standard deviations of the halo.
-REACH = 4.0
+REACH = 4.5
 
 
 class Scene(NamedTuple):
