@@ -25,9 +25,9 @@ from lauepilot.simulator.orientation import misorientation
 from lauepilot.simulator.twin import Twin
 
 
-def printed(show, *arguments) -> str:
+def printed(how, *arguments) -> str:
     out = StringIO()
-    show(Console(file=out, width=140), *arguments)
+    how(Console(file=out, width=140), *arguments)
     return out.getvalue()
 
 
