@@ -92,6 +92,10 @@ def index(
             "--calibrate takes a frame of one known crystal, and starts from the instrument's drawing: leave --photons, "
             "--grains and --geometry out."
         )
+    if grains is not None:
+        from lauepilot.cli.grains import parse_most
+
+        parse_most(grains)  # a slip is told before anything is read
     final = None if json_output and out is None else run_folder(out, f"index-{frames[0].stem}")
     status = None if json_output else Console(stderr=True)
     machine = load_instrument(instrument)
