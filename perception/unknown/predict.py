@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.perception.unknown.lattice import multiple
+from lauepilot.perception.unknown.lattice import POINTS, multiple
 from lauepilot.perception.unknown.result import Solution
 from lauepilot.simulator.conventions import BEAM, FloatArray
 from lauepilot.simulator.detector import Detector
 
-#: Indices that are tried.
-MOST = 12
+#: Reciprocal points that are looked through, for each spot wanted: a film sees some 5 % of all directions.
+POINTS_A_SPOT = 120
 
 
 def low_index_spots(
@@ -28,10 +28,14 @@ def low_index_spots(
     most
         So many at most.
     """
-    axis = np.arange(-MOST, MOST + 1)
-    hkl = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    ub = solution.orientation.ub
+    volume = abs(float(np.linalg.det(ub))) * POINTS[solution.centring]
+    longest = np.cbrt(0.75 / np.pi * POINTS_A_SPOT * most * volume)
+    highest = np.ceil(longest * np.linalg.norm(np.linalg.inv(ub), axis=1)).astype(int)
+    grid = np.meshgrid(*[np.arange(-m, m + 1) for m in highest], indexing="ij")
+    hkl = np.stack(grid, axis=-1).reshape(-1, 3)
     hkl = hkl[np.gcd.reduce(hkl, axis=1) == 1]
-    q = hkl @ (z @ solution.orientation.ub).T
+    q = hkl @ (z @ ub).T
     length = np.linalg.norm(q, axis=1)
     normal = q / length[:, None]
     k_out = BEAM - 2.0 * (normal @ BEAM)[:, None] * normal

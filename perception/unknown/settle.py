@@ -30,8 +30,9 @@ CENTRE_PX = 0.5
 RATIO_COST = 8.0
 #: Proposals that survive the coarse, and the fine refinement.
 SURVIVORS, FINALISTS = 48, 12
-#: Nats a spot from which on an answer that explains nearly all spots ends the search.
-ENOUGH = 3.9
+SHARP_RAD2 = 1e-6
+#: Nats a spot from which on an answer that explains nearly all spots ends the search; for spots as sharp as `SHARP_RAD2`.
+ENOUGH = 5.2
 #: Orientations nearer than this are one.
 SAME = math.radians(1.0)
 
@@ -109,11 +110,19 @@ def direct_basis(batch: Batch, i: int) -> FloatArray:
     return np.asarray(2.0 * np.pi * np.linalg.inv(batch.u[i] @ b).T)
 
 
-def stands_out(finalists: Batch, n_spots: int) -> bool:
+def nats_a_spot(merit: float, sky: Sky) -> float:
+    """Merit by spots, as it would be for spots as sharp as `SHARP_RAD2`."""
+    blur = float(np.mean(np.log((4.0 * sky.sigma2 + LAST[-1] ** 2) / SHARP_RAD2)))
+    return merit / len(sky) + blur
+
+
+def stands_out(finalists: Batch, sky: Sky) -> bool:
     """Whether the best explains so much, and so well, that nothing better need be looked for."""
     if len(finalists) == 0:
         return False
-    return bool(finalists.used[0] > 0.85 * n_spots and finalists.merit[0] > ENOUGH * n_spots)
+    return bool(
+        finalists.used[0] > 0.85 * len(sky) and nats_a_spot(float(finalists.merit[0]), sky) > ENOUGH
+    )
 
 
 def best_of(batch: Batch, most: int) -> Batch:
@@ -189,7 +198,8 @@ def answer(finalists: Batch, sky: Sky, detector: Detector) -> UnknownResult:
     if not solutions:
         return UnknownResult(None, 0.0, False, (), len(sky))
     best, rest = solutions[0], tuple(solutions[1:])
-    confidence, sure = confidence_of(best, rest, len(sky))
+    clear = nats_a_spot(best.score - RATIO_COST * len(best.ratios), sky)
+    confidence, sure = confidence_of(clear, len(sky), len(best.ratios))
     return UnknownResult(best, confidence, sure, rest, len(sky))
 
 

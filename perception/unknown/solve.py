@@ -44,7 +44,7 @@ def search(sky: Sky) -> Batch:
     several = bool(sky.frame.max() > 0)
     if several:  # long zones are sharp, and low families are what several frames are taken for
         finalists = of_zones(sky, axes)
-        if stands_out(finalists, len(sky)):
+        if stands_out(finalists, sky):
             return finalists
     pool = pack([])
     for number, axis in enumerate(axes, start=1):
@@ -55,7 +55,7 @@ def search(sky: Sky) -> Batch:
         if number in LOOKS or number == len(axes):
             finalists = best_of(joined(finalists, narrow(best_of(pool, SURVIVORS), sky)), FINALISTS)
             pool = pack([])
-            if stands_out(finalists, len(sky)):
+            if stands_out(finalists, sky):
                 return finalists
     return finalists if several else best_of(joined(finalists, of_zones(sky, axes)), FINALISTS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from lauepilot.perception.unknown.lattice import holohedry
 from lauepilot.perception.unknown.result import Solution
@@ -11,6 +10,8 @@ from lauepilot.simulator.conventions import rotation_angle
 
 #: Answers from this confidence on are acted upon.
 SURE = 0.95
+#: Calibration on patterns that the benchmark never draws: see docs/decisions/0009.
+STEEP, HALF, FEW = 12.0, 4.5, 6.0
 
 
 def other_axes(one: Solution, two: Solution) -> bool:
@@ -24,11 +25,18 @@ def other_axes(one: Solution, two: Solution) -> bool:
     return float(rotation_angle(both.reshape(-1, 3, 3)).min()) > math.radians(1.0)
 
 
-def confidence_of(best: Solution, rest: Sequence[Solution], n_spots: int) -> tuple[float, bool]:
-    """Probability that the axes are right, and whether to act on them."""
-    rival = max((s.score for s in rest if other_axes(best, s)), default=0.0)
-    margin = best.score - rival
-    per_spot = best.score / max(n_spots, 1)
-    logit = 0.08 * (margin - 40.0) + 2.0 * (per_spot - 4.0)
+def confidence_of(clear: float, n_spots: int, n_ratios: int) -> tuple[float, bool]:
+    """Probability that the axes are right, and whether to act on them.
+
+    Parameters
+    ----------
+    clear
+        Merit in nats a spot (`settle.nats_a_spot`).
+    n_spots
+        Spots that were to be explained: few are explained more easily by chance,
+    n_ratios
+        and more so by a lattice with many free ratios.
+    """
+    logit = STEEP * (clear - HALF - FEW * (1 + n_ratios) / n_spots)
     confidence = 1.0 / (1.0 + math.exp(-max(min(logit, 50.0), -50.0)))
     return confidence, confidence >= SURE
