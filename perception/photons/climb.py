@@ -47,7 +47,7 @@ def em_step(
     value, counted, signal = 0.0, 0.0, 0.0
     for t in range(touched):
         p = work.touched[t]
-        c = photons.count[p]
+        c = photons.amount[p]
         counted += c
         ratio = work.density[p] / (visible * photons.base[p])
         mean = 1.0 - f + f * ratio

@@ -70,7 +70,9 @@ class Film:
         row, col = np.nonzero(live)
         cells = np.zeros((len(DOMES) + 1, across * down))
         for k, part in enumerate(_parts(detector, np.stack([col, row], axis=1).astype(float))):
-            cells[k] = np.bincount((row // CELL) * across + col // CELL, weights=part, minlength=across * down)
+            cells[k] = np.bincount(
+                (row // CELL) * across + col // CELL, weights=part, minlength=across * down
+            )
         norms = cells.sum(axis=1)
         return cls(detector, live, visible.astype(np.float32), norms, cells / norms[:, None])
 

@@ -32,7 +32,7 @@ class PhotonIndexer:
     prior
         How well the detector's pose is known; where not exactly, it is refined with each orientation.
     step_deg
-        Spacing of the grid of beam directions.
+        Spacing of the grid of beam directions; None: 0.5 for crystals of twelve rotations or more, else 0.6.
     """
 
     def __init__(
@@ -41,13 +41,15 @@ class PhotonIndexer:
         instrument: Instrument,
         prior: GeometryPrior | None = None,
         *,
-        step_deg: float = 0.7,
+        step_deg: float | None = None,
     ) -> None:
         self.crystal = crystal
         self.instrument = instrument
         self.prior = GeometryPrior() if prior is None else prior
         table = RayTable.build(crystal, instrument, min_relative=1e-3)
-        sky = Sky.build(table, instrument.detector, step_deg)
+        # Low symmetry has more orientations, and needs more photons, which forgive a wider step.
+        usual = 0.5 if len(crystal.symmetry) >= 12 else 0.6
+        sky = Sky.build(table, instrument.detector, usual if step_deg is None else step_deg)
         self.model = Model(
             crystal, instrument, self.prior, table, sky, *_normal_sigmas(instrument.detector, self.prior)
         )

@@ -46,8 +46,8 @@ def log_likelihood(
     value, counted = 0.0, 0.0
     for t in range(touched):
         p = work.touched[t]
-        counted += photons.count[p]
-        value += photons.count[p] * math.log(1.0 - f + f * work.density[p] / (visible * photons.base[p]))
+        counted += photons.amount[p]
+        value += photons.amount[p] * math.log(1.0 - f + f * work.density[p] / (visible * photons.base[p]))
     clear(work, touched)
     if visible <= 0.0:
         return -1e30
@@ -79,7 +79,7 @@ def gradient(
     h = np.empty(PARAMETERS)
     for t in range(touched):
         p = work.touched[t]
-        c = photons.count[p]
+        c = photons.amount[p]
         counted += c
         ratio = work.density[p] / (visible * photons.base[p])
         mean = 1.0 - f + f * ratio
@@ -119,7 +119,7 @@ def best_share(
     counted = 0.0
     for t in range(touched):
         p = work.touched[t]
-        counted += photons.count[p]
+        counted += photons.amount[p]
         work.density[p] /= max(visible, 1e-300) * photons.base[p]
     for _ in range(24):
         f = 0.5 * (low + high)
@@ -127,7 +127,7 @@ def best_share(
         for t in range(touched):
             p = work.touched[t]
             over = work.density[p] - 1.0
-            slope += photons.count[p] * over / (1.0 + f * over)
+            slope += photons.amount[p] * over / (1.0 + f * over)
         if slope > 0.0:
             low = f
         else:

@@ -83,7 +83,7 @@ def log_prior(u: FloatArray, x: FloatArray, prior: Prior, slope: FloatArray) -> 
     f = 1.0 / (1.0 + math.exp(-x[9]))
     value = 0.5 * (slope * d).sum() + math.log(max(f * (1.0 - f), 1e-300))
     slope[9] += 1.0 - 2.0 * f
-    return value
+    return float(value)
 
 
 @njit(cache=True)
@@ -274,7 +274,7 @@ def gauss(
     small = curvature[np.ix_(free, free)]
     covariance = np.linalg.inv(small)[:3, :3]
     log_volume = 0.5 * len(free) * math.log(2.0 * math.pi) - 0.5 * float(np.linalg.slogdet(small)[1])
-    return u, covariance, value + log_volume + prior.log_norm
+    return u, np.asarray(covariance, dtype=np.float64), value + log_volume + prior.log_norm
 
 
 def weigh(
@@ -308,4 +308,4 @@ def weigh(
     w = shifts[:, :3]
     mean = weight @ w
     covariance = (w - mean).T @ (weight[:, None] * (w - mean))
-    return turned(u, *mean), covariance, evidence
+    return turned(u, *mean), np.asarray(covariance, dtype=np.float64), evidence

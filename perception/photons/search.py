@@ -36,9 +36,9 @@ from lauepilot.simulator.render import pack_blur
 #: Standard deviation of the logarithm of the point spread, about the sensor's own.
 WIDTH_SIGMA = 0.35
 
-#: Shares of signal with which the sky is searched where photons are few: a frame of mostly signal, and one of mostly
-#: background; and the one for what stands out of a frame of many.
-SHARES, STANDING_SHARE = (0.4, 0.08), 0.3
+#: Share of signal with which the sky is searched where photons are few, and for what stands out of a frame of many. Too high
+#: a share lets stray photons near faint spots outweigh the right orientation; too low a one costs little.
+SHARE, STANDING_SHARE = 0.12, 0.3
 
 #: Orientations that are climbed from, and those among them that go on to the top.
 STARTS, CLIMBERS = 400, 150
@@ -201,21 +201,13 @@ class FrameSearch:
         per_px, loose, step = own.per_px, own.loose, own.sky.step
         spot = USUAL_SPOT_PX * per_px
         if around is None:
-            sigma = float(np.sqrt(spot**2 + (0.33 * step) ** 2 + loose**2))
+            sigma = float(np.sqrt(spot**2 + (0.45 * step) ** 2 + loose**2))
             pixels = np.stack([thin.col, thin.row], axis=1)
-            shares = SHARES if self.total <= SEARCHED else (STANDING_SHARE,)
-            us = np.concatenate(
-                [
-                    own.sky.search(
-                        pixels, thin.count, thin.base, self.film.detector, share, sigma, STARTS // len(shares)
-                    )[0]
-                    for share in shares
-                ]
-            )
-            wide = 0.4 * step / per_px
+            share = SHARE if self.total <= SEARCHED else STANDING_SHARE
+            us, _ = own.sky.search(pixels, thin.amount, thin.base, self.film.detector, share, sigma, STARTS)
         else:
             us = _cloud(around, step)
-            wide = 0.4 * step / per_px
+        wide = 0.4 * step / per_px
         start = np.zeros(PARAMETERS)
         start[9] = -1.0
         loose_px = loose / per_px
@@ -255,31 +247,20 @@ class FrameSearch:
         # Where photons are few, a clipped spot's share need not be known to a thousandth.
         scene = self.scene._replace(precise=self.total > PRECISE)
         exact = self.total <= ENOUGH
-        photons = self._listed(shares) if exact else None
-        work = workspace(len(photons.col)) if photons is not None else None
+        photons = self._listed(shares) if exact else self._near(us[0], shares)
+        work = workspace(len(photons.col))
         summits = []
         for k, u in enumerate(us):
             x = prior.mean.copy() if starts is None else starts[k].copy()
             n = select(u, scene, len(self.rays), float(PAD - 2), self.rays)
-            if not exact:
+            if not exact and k > 0:
                 photons = self._near(u, shares)
                 work = workspace(len(photons.col))
             u = np.ascontiguousarray(u)
             share = best_share(u, x, scene, photons, self.rays, n, work)
             x[9] = np.log(share / (1.0 - share))
             u, x, value, curvature = polish(
-                np.ascontiguousarray(u),
-                x,
-                free,
-                prior,
-                scene,
-                photons,
-                self.rays,
-                n,
-                work,
-                exact,
-                STEPS,
-                20,
+                u, x, free, prior, scene, photons, self.rays, n, work, exact, STEPS, 20
             )
             summits.append((value, u, x, curvature, self.rays[:n].copy(), photons, work))
         summits.sort(key=lambda s: -s[0])
@@ -320,7 +301,7 @@ class FrameSearch:
         )
         f = 1.0 / (1.0 + np.exp(-mode.x[9]))
         ratio = work.density / (visible * photons.base)
-        belongs = photons.count * f * ratio / (1.0 - f + f * ratio)
+        belongs = photons.amount * f * ratio / (1.0 - f + f * ratio)
         taken = np.zeros(self.shape)
         np.add.at(taken, (photons.row.astype(int), photons.col.astype(int)), belongs)
         return self.film.fit(np.maximum(self.cells - self.film.cell_sums(taken), 0.0), shares)

@@ -57,7 +57,7 @@ class Photons(NamedTuple):
 
     col: FloatArray
     row: FloatArray
-    count: FloatArray
+    amount: FloatArray
     base: FloatArray
     starts: NDArray[np.int64]
     across: int

@@ -80,7 +80,7 @@ def plain(table, film, photons, u, share, shares):
     base = sum(s * p / p[live].sum() for s, p in zip(shares, parts, strict=True))
     at = photons.row.astype(int), photons.col.astype(int)
     signal = image[at] / image[live].sum() / base[at]
-    return float((photons.count * np.log(1.0 - share + share * signal)).sum()), float(image[live].sum())
+    return float((photons.amount * np.log(1.0 - share + share * signal)).sum()), float(image[live].sum())
 
 
 def test_value_is_that_of_a_plain_image(case):
