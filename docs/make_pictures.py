@@ -26,6 +26,7 @@ from lauepilot.cli.overview import draw_overview
 from lauepilot.perception.calibrate import calibrate
 from lauepilot.perception.exchange.frames import TO_BEAM_X, TO_YOU, you_frame
 from lauepilot.perception.indexing.indexer import Indexer
+from lauepilot.bench.precision_trials import Cell
 from lauepilot.perception.indexing.sphere import pixel_normals
 from lauepilot.perception.judge import FLIPS
 from lauepilot.perception.observation import SpotList
@@ -285,11 +286,29 @@ def photon_cloud(folder: Path) -> None:
     keep(folder / "photons.png", "photons")
 
 
+def precision(folder: Path) -> None:
+    """Error against photons of both ways to an orientation, with the bound: some minutes."""
+    counts = (10.0, 31.6, 100.0, 316.0, 1e3, 1e4, 1e5)
+    cell, rng = Cell("si"), np.random.default_rng(4)
+    figure, panel = plt.subplots(figsize=(6.0, 3.6), layout="constrained")
+    done = [t for c in counts for t in cell.trials(c, 1.0, 8, rng, {"photons": 8, "spots": 8 * (c > 200.0)})]
+    bound = [np.rad2deg(np.sqrt(np.mean([t.bound2 for t in done if t.counts == c]))) for c in counts]
+    panel.loglog(counts, bound, color=GREY, label="Cramér-Rao bound")
+    for method, colour, mark in (("photons", BLUE, "o"), ("spots", ORANGE, "s")):
+        errors = [[t.error2 for t in done if (t.method, t.counts, t.right) == (method, c, True)] for c in counts]
+        known = [(c, np.rad2deg(np.sqrt(np.mean(e)))) for c, e in zip(counts, errors, strict=True) if e]
+        panel.loglog(*zip(*known, strict=True), mark, color=colour, markersize=5, label=method)
+    panel.set(xlabel="photons in spots", ylabel="rms error (degrees)")
+    panel.legend(frameon=False, fontsize=9)
+    figure.savefig(folder / "precision.png", dpi=130)
+    keep(folder / "precision.png", "precision")
+
+
 def main() -> None:
     """All of them."""
     STATIC.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for draw in (patterns, overview, rates, vote, programs, grains, calibration, mirrors, photon_cloud):
+        for draw in (patterns, overview, rates, vote, programs, grains, calibration, mirrors, photon_cloud, precision):
             draw(Path(name))
 
 

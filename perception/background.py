@@ -109,7 +109,7 @@ def _bins(image: Image, live: NDArray[np.bool_], gain: float, offset: float) -> 
     mean = (float(image.mean(where=live, dtype=np.float64)) - offset) / gain if live.any() else 0.0
     if not 0.0 < mean < FEW_PHOTONS:
         return 1
-    return max(1, min(math.ceil(math.sqrt(1.0 / mean)), min(image.shape) // 48))
+    return int(max(1, min(math.ceil(math.sqrt(1.0 / mean)), min(image.shape) // 48)))
 
 
 def _of_few_photons(
@@ -122,14 +122,15 @@ def _of_few_photons(
     whole = live[cut].reshape(rows, bins, cols, bins).all(axis=(1, 3))
     if np.count_nonzero(whole) < 16:
         return estimate_background(image, live, gain=gain, offset=offset, block_px=32)
-    edges = [_edges(n, max(4, min(rows, cols) // 8)) for n in (rows, cols)]
-    level, variance, number = _block_statistics(coarse, whole, *edges, np.float32(gain))
+    block = max(4, min(rows, cols) // 8)
+    down, across = _edges(rows, block), _edges(cols, block)
+    level, variance, number = _block_statistics(coarse, np.asarray(whole), down, across, np.float32(gain))
     usable = number >= 8
     if not usable.any():
         return estimate_background(image, live, gain=gain, offset=offset, block_px=32)
     level, variance = _repair(level, variance, usable)
     photon_noise, variance = _noise(level, variance, number, gain, offset * bins**2)
-    spans = [edge * bins for edge in edges]
+    spans = [down * bins, across * bins]
     for span, n in zip(spans, image.shape, strict=True):
         span[-1] = n
     level_image, sigma_image = _upsample(

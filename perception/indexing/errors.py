@@ -69,14 +69,15 @@ def settle(
         residual, jacobian = linearise(direction, u, p, detector, pixels, spot, ray, free)
         weight = np.empty(m)
         distance2 = residual[:, 0] ** 2 + residual[:, 1] ** 2
-        variance = own + model_error(distance2, own) ** 2
+        variance = own + np.float64(model_error(distance2, own)) ** 2
         for i in range(m):
             weight[i] = max(1.0 - distance2[i] / (variance[i] * TUKEY**2), 0.0) ** 2
-        a, b = normal_equations(residual, jacobian, weight / variance)
+        share = weight / variance
+        a, b = normal_equations(residual, jacobian, share)
         for i in range(k):
             a[i, i] += pull[i] + 1e-12 * a[i, i] + 1e-30
             b[i] -= pull[i] * p[free[i]]
-        step = np.linalg.solve(a, b)
+        step = np.asarray(np.linalg.solve(a, b), dtype=np.float64)
         rotate(u, step[:3])
         for i in range(3, k):
             p[free[i]] += step[i]
@@ -87,7 +88,7 @@ def settle(
     for i in range(m):
         chi2 += weight[i] * (residual[i, 0] ** 2 + residual[i, 1] ** 2) / variance[i]
     chi2 /= _DISTANCE * max(2.0 * weight.sum() - k, 1.0)
-    a, _ = normal_equations(residual, jacobian, weight / (variance * _VARIANCE * max(chi2, 1.0)))
+    a, _ = normal_equations(residual, jacobian, share / (_VARIANCE * max(chi2, 1.0)))
     for i in range(k):
         a[i, i] += pull[i]
-    return residual, np.linalg.pinv(a)
+    return residual, np.asarray(np.linalg.pinv(a), dtype=np.float64)
