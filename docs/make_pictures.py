@@ -19,14 +19,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from lauepilot.bench.precision_trials import Cell
 from lauepilot.cli.calibrate import draw_residuals
 from lauepilot.cli.grains import COLOURS, draw_grains, grains_of
 from lauepilot.cli.index import index_file
 from lauepilot.cli.overview import draw_overview
+from lauepilot.cli.unknown import draw as draw_unknown
+from lauepilot.cli.unknown import index_unknown
 from lauepilot.perception.calibrate import calibrate
 from lauepilot.perception.exchange.frames import TO_BEAM_X, TO_YOU, you_frame
 from lauepilot.perception.indexing.indexer import Indexer
-from lauepilot.bench.precision_trials import Cell
 from lauepilot.perception.indexing.sphere import pixel_normals
 from lauepilot.perception.judge import FLIPS
 from lauepilot.perception.observation import SpotList
@@ -295,7 +297,9 @@ def precision(folder: Path) -> None:
     bound = [np.rad2deg(np.sqrt(np.mean([t.bound2 for t in done if t.counts == c]))) for c in counts]
     panel.loglog(counts, bound, color=GREY, label="Cramér-Rao bound")
     for method, colour, mark in (("photons", BLUE, "o"), ("spots", ORANGE, "s")):
-        errors = [[t.error2 for t in done if (t.method, t.counts, t.right) == (method, c, True)] for c in counts]
+        errors = [
+            [t.error2 for t in done if (t.method, t.counts, t.right) == (method, c, True)] for c in counts
+        ]
         known = [(c, np.rad2deg(np.sqrt(np.mean(e)))) for c, e in zip(counts, errors, strict=True) if e]
         panel.loglog(*zip(*known, strict=True), mark, color=colour, markersize=5, label=method)
     panel.set(xlabel="photons in spots", ylabel="rms error (degrees)")
@@ -304,11 +308,31 @@ def precision(folder: Path) -> None:
     keep(folder / "precision.png", "precision")
 
 
+def unknown(folder: Path) -> None:
+    """A tetragonal crystal of unknown lattice: the frame, and the planes of the lattice that was found."""
+    lauepilot(folder, "simulate --crystal lsco --instrument lab --seed 3 --out unknown.h5")
+    found = index_unknown([folder / "unknown.h5"], load_instrument("lab"))
+    draw_unknown(found, folder / "unknown.png")
+    keep(folder / "unknown.png", "unknown-lattice")
+
+
 def main() -> None:
     """All of them."""
     STATIC.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for draw in (patterns, overview, rates, vote, programs, grains, calibration, mirrors, photon_cloud, precision):
+        for draw in (
+            patterns,
+            overview,
+            rates,
+            vote,
+            programs,
+            grains,
+            calibration,
+            mirrors,
+            photon_cloud,
+            precision,
+            unknown,
+        ):
             draw(Path(name))
 
 
