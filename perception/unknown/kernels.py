@@ -3,8 +3,8 @@
 A direction of the reciprocal lattice with a primitive vector of length ``q`` has ``q^3 / (3 zeta(3) v)`` others per
 steradian that are no longer (``v``: volume per reciprocal-lattice point; ``1 / zeta(3)`` of all points are primitive).
 A spot at an angle ``d`` from it is therefore met by chance with ``pi (d^2 + s^2)`` times that; the smaller, the more it
-means. To be short among those that are short enough to be seen anyway means nothing: the density of the spots themselves is added. This
-*chance* has no unit, and needs no intensity.
+means. To be short among those that are short enough to be seen anyway means nothing: the density of the spots
+themselves is added. This *chance* has no unit, and needs no intensity.
 """
 
 from __future__ import annotations
@@ -159,8 +159,7 @@ def normals_at(
 ) -> int:
     """Write normals (n, 3) at a distance and centre, and their slope by ln distance. Gives the node."""  # fmt: skip
     step = nodes[1] - nodes[0]
-    k = math.floor((log_d - nodes[0]) / step)
-    k = min(max(k, 0), len(nodes) - 2)
+    k: int = min(max(math.floor((log_d - nodes[0]) / step), 0), len(nodes) - 2)
     w = (log_d - nodes[k]) / step
     for i in range(out.shape[0]):
         length2 = 0.0
@@ -187,7 +186,7 @@ def inverse_of(m: FloatArray, out: FloatArray) -> float:
         m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2],
         m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0],
     )
-    det = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
+    det: float = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
     out[0, 0], out[1, 0], out[2, 0] = a / det, b / det, c / det
     out[0, 1] = (m[0, 2] * m[2, 1] - m[0, 1] * m[2, 2]) / det
     out[1, 1] = (m[0, 0] * m[2, 2] - m[0, 2] * m[2, 0]) / det

@@ -136,7 +136,7 @@ def _angles(cell: FloatArray) -> float:
 
 def _letter(cell: FloatArray, own: FloatArray) -> str:
     """Centring of a conventional cell with the lattice ``own``; empty if it is none of the usual ones."""
-    points = []
+    points: list[tuple[float, ...]] = []
     for half in itertools.product((0.0, 0.5), repeat=3):
         if any(half):
             place = np.linalg.solve(own, cell @ np.array(half))
@@ -145,7 +145,12 @@ def _letter(cell: FloatArray, own: FloatArray) -> str:
     index = round(abs(float(np.linalg.det(cell) / np.linalg.det(own))))
     if index != len(points) + 1:
         return ""
-    names = {(0.5, 0.5, 0.5): "I", (0.0, 0.5, 0.5): "A", (0.5, 0.0, 0.5): "B", (0.5, 0.5, 0.0): "C"}
+    names: dict[tuple[float, ...], str] = {
+        (0.5, 0.5, 0.5): "I",
+        (0.0, 0.5, 0.5): "A",
+        (0.5, 0.0, 0.5): "B",
+        (0.5, 0.5, 0.0): "C",
+    }
     if not points:
         return "P"
     if len(points) == 1:

@@ -31,8 +31,9 @@ RATIO_COST = 8.0
 #: Proposals that survive the coarse, and the fine refinement.
 SURVIVORS, FINALISTS = 48, 12
 SHARP_RAD2 = 1e-6
-#: Nats a spot from which on an answer that explains nearly all spots ends the search; for spots as sharp as `SHARP_RAD2`.
-ENOUGH = 5.2
+#: Nats a spot, for spots as sharp as `SHARP_RAD2`, from which on an answer that explains nearly all spots ends the search:
+#: at once, or once confirmed.
+ENOUGH, FAIR = 5.2, 4.4
 #: Orientations nearer than this are one.
 SAME = math.radians(1.0)
 
@@ -116,13 +117,11 @@ def nats_a_spot(merit: float, sky: Sky) -> float:
     return merit / len(sky) + blur
 
 
-def stands_out(finalists: Batch, sky: Sky) -> bool:
+def stands_out(finalists: Batch, sky: Sky, least: float = ENOUGH) -> bool:
     """Whether the best explains so much, and so well, that nothing better need be looked for."""
     if len(finalists) == 0:
         return False
-    return bool(
-        finalists.used[0] > 0.85 * len(sky) and nats_a_spot(float(finalists.merit[0]), sky) > ENOUGH
-    )
+    return bool(finalists.used[0] > 0.85 * len(sky) and nats_a_spot(float(finalists.merit[0]), sky) > least)
 
 
 def best_of(batch: Batch, most: int) -> Batch:
@@ -154,9 +153,12 @@ def narrow(batch: Batch, sky: Sky) -> Batch:
     if len(batch) == 0:
         return batch
     batch = best_of(refined(batch, sky, FINE[:2]), FINALISTS)
-    batch = variants(batch)
-    batch = best_of(refined(batch, sky, LAST[:1]), 2 * FINALISTS)
-    return best_of(refined(batch, sky, FINE[1:]), FINALISTS)
+    batch = best_of(refined(batch, sky, FINE[2:]), FINALISTS)
+    # Twice, since the way to the right cell may lead over a cell that explains less; the best keep their place.
+    for most in (FINALISTS, 4):
+        related = refined(variants(batch.take(np.arange(min(most, len(batch))))), sky, LAST[:1])
+        batch = best_of(joined(batch, refined(best_of(related, FINALISTS), sky, LAST)), FINALISTS)
+    return batch
 
 
 def settle(

@@ -10,6 +10,7 @@ from lauepilot.perception.unknown.reduce import conventional, relatives
 from lauepilot.perception.unknown.result import Proposal, UnknownResult
 from lauepilot.perception.unknown.settle import (
     COARSE,
+    FAIR,
     FINALISTS,
     FINE,
     SURVIVORS,
@@ -33,6 +34,8 @@ LEAST_SPOTS = 8
 AXES, PEAKS = 24, 3
 #: After so many axes the best proposals are settled; an answer that stands out ends the search.
 LOOKS = (1, 3, 7, 14, 24)
+#: A fair answer that so many further looks did not better ends it too.
+CONFIRMED = 2
 #: Lattices of four zone axes that are refined, and those of them whose relatives are tried.
 ZONE_LATTICES, PARENTS = 24, 4
 
@@ -47,6 +50,7 @@ def search(sky: Sky) -> Batch:
         if stands_out(finalists, sky):
             return finalists
     pool = pack([])
+    before, confirmed = -np.inf, 0
     for number, axis in enumerate(axes, start=1):
         fresh: list[Proposal] = []
         for node, direction in zip(axis.nodes, axis.directions, strict=True):
@@ -55,7 +59,10 @@ def search(sky: Sky) -> Batch:
         if number in LOOKS or number == len(axes):
             finalists = best_of(joined(finalists, narrow(best_of(pool, SURVIVORS), sky)), FINALISTS)
             pool = pack([])
-            if stands_out(finalists, sky):
+            now = float(finalists.merit[0]) if len(finalists) else -np.inf
+            confirmed = confirmed + 1 if now <= before + 1.0 else 0
+            before = max(now, before)
+            if stands_out(finalists, sky) or (confirmed >= CONFIRMED and stands_out(finalists, sky, FAIR)):
                 return finalists
     return finalists if several else best_of(joined(finalists, of_zones(sky, axes)), FINALISTS)
 

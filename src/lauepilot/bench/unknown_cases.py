@@ -157,7 +157,7 @@ def _spots(
     k_out = BEAM - 2.0 * (normal @ BEAM)[:, None] * normal
     pixels = detector.rays_to_pixels(k_out)
     seen = detector.sees(pixels)
-    hkl, length, normal, k_out, pixels = (x[seen] for x in (hkl, length, normal, k_out, pixels))
+    hkl, length, normal, k_out, pixels = hkl[seen], length[seen], normal[seen], k_out[seen], pixels[seen]
     sine = -normal[:, 2]
     wavelength = 4.0 * np.pi * sine / length
     flux = _tube(wavelength) if how.lines else np.maximum(wavelength / CUT_A - 1.0, 0.0) / wavelength**2
@@ -166,7 +166,8 @@ def _spots(
     rate = flux * wavelength / sine**2 * polarisation(k_out) * f2 * _scatter(hkl, b, family, how.sigma, seed)
     order = np.gcd.reduce(hkl, axis=1)
     _, first, ray = np.unique(hkl // order[:, None], axis=0, return_index=True, return_inverse=True)
-    total = np.bincount(ray.reshape(-1), weights=rate, minlength=len(first))
+    total = np.zeros(len(first))
+    np.add.at(total, ray.reshape(-1), rate)
     bright = total > 0.0
     return pixels[first][bright], total[bright]
 
@@ -186,7 +187,7 @@ def _reachable(u: FloatArray, b: FloatArray, centring: str) -> NDArray[np.int64]
     grid = grid[along < 0.0]
     q2 = ((grid @ b.T) ** 2).sum(axis=1)
     grid = grid[(q2 <= Q_MAX**2) & (along[along < 0.0] ** 2 > 0.6 * q2)]
-    return grid[multiple(grid, centring) == 1]
+    return np.asarray(grid[multiple(grid, centring) == 1])
 
 
 def _scatter(hkl: NDArray[np.int64], b: FloatArray, family: str, sigma: float, seed: int) -> FloatArray:
