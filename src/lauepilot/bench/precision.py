@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2
 
+from lauepilot.bench import resampling
 from lauepilot.bench.figures import Figure, median, share, wilson
 from lauepilot.bench.precision_trials import TOLERANCE_DEG, TRUTH_RELATIVE, UNKNOWN, Cell, Trial
 from lauepilot.bench.psychometric import Curve, fitted
@@ -67,11 +68,16 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
                     say(f"precision: {name}, {counts:g} photons, background {background:g} x")
                     rng = np.random.default_rng((int(100 * counts), int(background), *name.encode()))
                     done += cell.trials(counts, background, max(methods.values()), rng, methods)
-    return figures(done)
+        say("precision: halves of measured lists")
+        halves = resampling.rows(40 if quick else 500, np.random.default_rng(3))
+    return figures(done, halves)
 
 
-def figures(done: Sequence[Trial]) -> list[Figure]:
-    """All figures that the trials give; those for which they do not suffice are absent."""
+def figures(done: Sequence[Trial], halves: Sequence[dict[str, Any]] = ()) -> list[Figure]:
+    """All figures that the trials give; those for which they do not suffice are absent.
+
+    ``halves`` are lines of `resampling.rows`, kept with the coverage.
+    """
     table = rows(done)
     curves = {
         (method, *where): curve
@@ -88,7 +94,7 @@ def figures(done: Sequence[Trial]) -> list[Figure]:
     found = [
         crb_ratio("crb_ratio_photon", done, "photons", 0.0, np.inf, table),
         crb_ratio("crb_ratio_spots", done, "spots", SPOTS_FROM, SPOTS_TO, table),
-        coverage(done),
+        coverage(done, halves),
         *named,
         photon_gain(curves),
         median("photon_ms", times, "ms", {**describe(), "clock": CLOCK}) if times else None,
@@ -179,7 +185,7 @@ def crb_ratio(
     return Figure(name, _ratio(right), "ratio", len(right), (low_end, high_end), None, settings)
 
 
-def coverage(done: Sequence[Trial]) -> Figure | None:
+def coverage(done: Sequence[Trial], halves: Sequence[dict[str, Any]] = ()) -> Figure | None:
     """Coverage of 95 % regions, of the method and crystal where it is farthest from 95 %.
 
     A cell here is a method and a crystal, its backgrounds and all counts at which it succeeds together: single cells hold
@@ -213,6 +219,7 @@ def coverage(done: Sequence[Trial]) -> Figure | None:
         "worst": {"method": worst[0], "crystal": worst[1]},
         "cell": "method and crystal, both backgrounds, all counts at which it succeeds",
         "rows": lines,
+        "measured_lists": list(halves),
     }
     return share("coverage_95", [t.within(0.95) for t in pooled[worst]], settings)
 
