@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 
+from lauepilot import simulator
 from lauepilot.cli.index import index_spots, strain_chance
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels, strained
@@ -233,6 +234,22 @@ def test_bad_input_is_one_clear_line(lauepilot, lauepilot_json, tmp_path, case):
     assert re.search(re.escape(said), result.stderr)
     assert "Traceback" not in result.stdout + result.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_drawing_that_is_far_off_is_found_out(lauepilot_json):
+    simulated(lauepilot_json, "frame.tif")
+    text = Path(simulator.__file__).with_name("instruments").joinpath("lab.yaml").read_text()
+    for true, drawn in (
+        ("distance_mm: 40\n", "distance_mm: 48\n"),
+        ("centre_px: [499.5, 499.5]\n    normal", "centre_px: [570, 450]\n    normal"),
+    ):
+        assert true in text
+        text = text.replace(true, drawn)
+    Path("mine.yaml").write_text(text)
+    found, code = lauepilot_json("index", "frame.tif", "--crystal", "si", "--instrument", "mine.yaml")
+    assert code == 0
+    assert found["geometry"]["distance_mm"] == pytest.approx(40.0, abs=0.05)
+    assert found["geometry"]["centre_px"] == pytest.approx([499.5, 499.5], abs=0.5)
 
 
 def test_a_frame_of_background_is_not_known(lauepilot_json):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from lauepilot.cli.output import UserError
+from lauepilot.perception.calibrate import SURE as SURE_OF_POSE
+from lauepilot.perception.calibrate import drawing_prior
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
-from lauepilot.perception.judge import Finding, judge, wrong_shape
+from lauepilot.perception.judge import ENOUGH, Finding, judge, wrong_shape
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
 from lauepilot.perception.readers import FrameInput, read_any
@@ -174,9 +176,21 @@ def index_file(
     indexed = index_spots(
         spots, indexer, frame=frame, source=str(path), refine_cell=refine_cell, screen=screen
     )
+    if frame is not None and prior == USUAL_PRIOR and not indexed.sure and len(spots) >= ENOUGH:
+        # The drawing may be worse than instruments usually are; so wide a search has more chances to go wrong.
+        wide = drawing_prior(believed.detector)
+        with _waiting(screen):
+            wider = index_rough(indexer, spots, prior=wide, complete=True)
+        if wider.confidence >= SURE_OF_POSE:
+            indexed = replace(indexed, result=wider, prior=wide)
     with nullcontext() if screen is None or indexed.sure else screen.status("looking for what is wrong"):
         findings = judge(spots, indexer, indexed.result, frame=frame)
     return replace(indexed, live=found.mask, findings=tuple(findings))
+
+
+def _waiting(screen: Console | None) -> AbstractContextManager[object]:
+    words = "searching the detector's pose, which is only roughly known (--geometry FILE saves this)"
+    return nullcontext() if screen is None else screen.status(words)
 
 
 def with_units(frame: Frame, instrument: Instrument) -> Frame:
@@ -208,8 +222,7 @@ def index_spots(
     if frame is not None and len(spots) < FEWEST_SPOTS:
         result = IndexResult(None, 0.0, 0.0, 0, None)
     elif indexer.prior == ROUGH_PRIOR:
-        words = "searching the detector's pose, which is only roughly known (--geometry FILE saves this)"
-        with nullcontext() if screen is None else screen.status(words):
+        with _waiting(screen):
             result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
     else:
         result = indexer.index(spots, cell_sigma=cell_sigma, complete=True)
