@@ -115,15 +115,15 @@ def pack_rays(table: RayTable, reach_rad: float) -> Rays:
     )
 
 
-def pattern_levels(table: RayTable, orientations: int = 24) -> FloatArray:
-    """Logarithms (n,) of the rates of a pattern's spots, brightest first: medians over random orientations."""
+def pattern_levels(table: RayTable, orientations: int = 100) -> FloatArray:
+    """Between which rates (n, 2) a pattern's spots lie, brightest first: logarithms, in 95 of 100 random orientations."""
     us = random_rotation(np.random.default_rng(0), orientations)
     _, _, rate, ends = trace_batch(us, table, pack_detector(table.instrument.detector), table.polarisation)
     patterns = [-np.sort(-rate[a:b]) for a, b in pairwise(ends)]
     n = max(int(np.median([len(p) for p in patterns])), 1)
     # What a short pattern does not show lies below the table's faintest rays.
     padded = [np.concatenate([p, np.full(n, rate.min(initial=1.0))])[:n] for p in patterns]
-    return np.asarray(np.log(np.median(padded, axis=0)))
+    return np.ascontiguousarray(np.log(np.quantile(padded, [0.025, 0.975], axis=0)).T)
 
 
 @njit(cache=True)

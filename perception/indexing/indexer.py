@@ -30,20 +30,15 @@ SCORED_SPOTS = 300
 #: Log-likelihoods are not trusted as they stand: neighbouring errors of the model make odds too sharp.
 TEMPER = 0.5
 
-
 #: Pairs of spots that one search looks at, at most.
 MOST_WORK = 40_000_000
-
-#: Rays that vote, at most: a bound on memory and time for large cells.
-MOST_VOTERS = 2400
+#: Rays that vote, fewest and most: lists of large cells hold spots whose rays rank far behind; memory and time are bounded.
+VOTERS = (1000, 2400)
 
 #: Faintest rays of the complete table, relative to the brightest.
 COMPLETE = 1e-4
-
 #: Left-over error of a refined pose, added to each spot's own while scoring.
 POSE_PX = 0.2
-
-
 #: Lattices with common axes explain a part of each other's patterns better than chance does (up to 0.48 of the spots was
 #: seen), but badly: each explained spot carries less than ``POOR`` of what a spot in place carries. An answer that explains
 #: less than ``FEW`` of the spots, shows less than ``RARE`` of those it predicts and does so poorly gets
@@ -133,12 +128,12 @@ class Indexer:
     def __init__(self, crystal: Crystal, instrument: Instrument, prior: GeometryPrior | None = None) -> None:
         self.crystal = crystal
         self.instrument = instrument
-        self.prior = GeometryPrior() if prior is None else prior
+        self.prior = prior or GeometryPrior()
         self._solid_angle = solid_angle(instrument.detector)
         # Enough rays that half as many again as the spots that are searched with are expected on the detector.
         voters = int(1.5 * SEARCH_SPOTS * 4.0 * np.pi / self._solid_angle)
         table = RayTable.build(crystal, instrument)
-        voters = min(voters, MOST_VOTERS, len(table))
+        voters = min(max(voters, VOTERS[0]), VOTERS[1], len(table))
         # A pose that is off by two degrees shall not lose pairs.
         widest = widest_angle(instrument.detector) + 0.07
         self.catalogue = Catalogue.build(table, voters=voters, widest_rad=widest)

@@ -35,9 +35,9 @@ MISSED, FINDS = 1e-2, 0.8
 #: are tested by name afterwards.
 CLEAR = 0.65
 
-#: Steps of the brightness classes, and how far a true spot's ray may be from the brightness that its rank tells, both in
+#: Steps of the brightness classes, and how far a true spot's ray may be outside the brightness that its rank tells, both in
 #: the natural logarithm.
-STEP, BAND = 0.25, 1.2
+STEP, BAND = 0.25, 0.9
 
 _MEANS = 16
 #: Least votes that are worth a check, by the mean number of votes in a bin (in steps of 1 / 16).
@@ -64,8 +64,8 @@ class Brightness(NamedTuple):
     """How bright to expect which ray where, in steps of `STEP` of the natural logarithm.
 
     ``classes`` (64, voters): the rate in the middle of each 64th of the table's range of ``sin(theta)``, as steps above
-    ``floor`` (a logarithm), plus one; zero where there is none. ``levels`` (n,): logarithm of the rate of the brightest spot
-    of a pattern, the second, and so on: medians over orientations. ``parts``: 64ths per unit of ``sin(theta)``.
+    ``floor`` (a logarithm), plus one; zero where there is none. ``levels`` (n, 2): between which logarithms of the rate the
+    brightest spot of a pattern lies, the second, and so on, in most orientations. ``parts``: 64ths per ``sin(theta)``.
     """
 
     classes: NDArray[np.uint8]
@@ -75,8 +75,8 @@ class Brightness(NamedTuple):
 
 
 def brightness(rays: Rays, voters: int, levels: FloatArray) -> Brightness:
-    """`Brightness` of the first ``voters`` rays; ``levels`` (n,) are the logarithms of a pattern's rates, falling."""
-    floor = float(levels[-1]) - 3.0
+    """`Brightness` of the first ``voters`` rays; ``levels`` as `pattern_levels` gives them."""
+    floor = float(levels[-1, 0]) - 3.0
     return Brightness(
         _classes(rays, voters, floor), floor, levels, 64.0 / (rays.s_step * (rays.rate.shape[1] - 1))
     )
@@ -127,6 +127,7 @@ def search(
     found_score = np.full(12, -1e9)
     used = np.zeros(m, np.bool_)
     explained = np.zeros(m, np.bool_)
+    reached = np.full(m, -1e9)
     ordered = np.empty((m, 7), np.int64)
     votes = np.zeros(AZIMUTHS + PAD, np.int16)
     turns = np.empty(m * (bright.classes.shape[1] + 1), np.int64)
@@ -141,9 +142,9 @@ def search(
         used[:] = False
         for j in range(m):
             if everything == 0:
-                level = np.exp(bright.levels[min(j, len(bright.levels) - 1)])
-                spot[1, j] = _class(level * np.exp(-BAND), bright.floor)
-                spot[2, j] = _class(level * np.exp(BAND), bright.floor)
+                rank = min(j, len(bright.levels) - 1)
+                spot[1, j] = _class(np.exp(bright.levels[rank, 0] - BAND), bright.floor)
+                spot[2, j] = _class(np.exp(bright.levels[rank, 1] + BAND), bright.floor)
             else:
                 spot[1, j], spot[2, j] = _class(0.4 * faint, bright.floor), 255
         top = -1
@@ -157,6 +158,7 @@ def search(
                 break
             used[i] = True
             seeds += 1
+            reached[i] = -1e9
             frame = _frame(few.normals[i])
             count = _around(few, i, frame, spot, pairs.first.shape[1], ordered)
             for a in range(pairs.representative.shape[0]):
@@ -184,6 +186,7 @@ def search(
                             u, _ = polish(u, few, rays, faint, 4)
                             u, _ = polish(u, every, rays, faint, 2)
                             score = quick_score(u, every, 1.0, rays, faint, 0, -1e9)
+                            reached[i] = max(reached[i], score)
                             _keep(u, score, symmetry, found_u, found_score)
                             work += 5 * m + 3 * every.normals.shape[0]
                     b = e + 1
@@ -193,9 +196,10 @@ def search(
                 if share > CLEAR * m:
                     return Found(found_u, found_score, seeds, work, True)
                 true = max(1.0 - by_chance / max(share, 1), 0.3)
+                # A seed that does not even find this answer again proves nothing.
                 tried = 0
                 for j in range(m):
-                    tried += used[j] and explained[j]
+                    tried += used[j] and explained[j] and reached[j] > found_score[best] - 2.0
                 if tried * np.log(1.0 - FINDS * true) < np.log(MISSED):
                     return Found(found_u, found_score, seeds, work, True)
                 top = best

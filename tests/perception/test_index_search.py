@@ -76,7 +76,9 @@ def test_intensities_that_say_nothing_cost_time_not_the_answer() -> None:
         order = np.argsort(-counts)[:60]
         found = ix.candidates(sphere.take(order)._replace(density=sphere.density[order] * 60 / len(counts)))
         best = found.u[np.argmax(found.score)]
-        assert misorientation(best, u, ix.crystal.symmetry) < 5e-3
+        # Its twin about c has most spots in the same places; which of the two it is is decided afterwards, by name.
+        related = [best, *(best @ ix.catalogue.impostors)]
+        assert min(misorientation(r, u, ix.crystal.symmetry) for r in related) < 5e-3
 
 
 def test_a_search_cut_short_is_never_sure(monkeypatch: pytest.MonkeyPatch) -> None:
