@@ -75,10 +75,10 @@ def figures_table(result: dict[str, Any]) -> list[dict[str, Any]]:
         met = None
         verdict = ""
         if goal is not None:
-            met = figure["value"] <= goal.value if goal.better == "lower" else figure["value"] >= goal.value
+            met = goal.reached(figure["value"])
             verdict = "met" if met else "missed"
             interval = figure["ci95"] if figure["unit"] == "fraction" else None
-            if met and interval is not None and interval[0] <= goal.value <= interval[1]:
+            if met and interval is not None and not all(goal.reached(end) for end in interval):
                 met, verdict = None, "too few to tell"
         rows.append(
             {
