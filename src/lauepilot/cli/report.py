@@ -250,6 +250,12 @@ def show_index(out: Console, indexed: Indexed, rows: int = 25) -> None:
         f"{result.confidence:.6f}"
         + (f", orientation known to {orientation.sigma_deg:.2g} deg" if indexed.sure else "")
     )
+    if not result.finished:
+        out.print(
+            "the search was stopped at its limit of work: too many spots are nobody's. Give the strongest only, or --geometry.",
+            style="yellow",
+            soft_wrap=True,
+        )
     if 2 * len(table.spot) < len(indexed.spots):
         out.print(
             f"only {len(table.spot)} of {len(indexed.spots)} spots explained: a second grain, a wrong crystal, or a wider "
