@@ -11,6 +11,9 @@ from lauepilot.simulator.orientation import Orientation
 #: From this probability on an answer is given without "unsure".
 SURE = 0.95
 
+#: An answer is doubtful if clumps that it does not explain hold more than this share of what it explains.
+DOUBTFUL = 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class PhotonMode:
@@ -48,6 +51,8 @@ class PhotonResult:
         Log-likelihood ratio of the best mode to "background only".
     log_evidence
         Logarithm of the odds of "spots of this crystal, where the prior allows them" to "background only".
+    unexplained_photons
+        Photons in clumps that neither the best mode's spots nor the background explain.
     """
 
     orientation: Orientation | None
@@ -58,11 +63,13 @@ class PhotonResult:
     width_px: float
     llr: float
     log_evidence: float = -np.inf
+    unexplained_photons: float = 0.0
 
     @property
     def verdict(self) -> str:
         """``sure``; ``tie`` if a few modes hold the answer together; ``unsure`` if the frame does not hold it."""
-        if self.orientation is None:
+        # Another crystal's spots, or another orientation's: what is found may still be far better than nothing.
+        if self.orientation is None or self.unexplained_photons > DOUBTFUL * self.signal_photons:
             return "unsure"
         if self.confidence >= SURE:
             return "sure"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -36,18 +37,16 @@ from lauepilot.simulator.render import pack_blur
 #: Standard deviation of the logarithm of the point spread, about the sensor's own.
 WIDTH_SIGMA = 0.35
 
-#: Share of signal with which the sky is searched where photons are few, and for what stands out of a frame of many. Too high
+#: Share of signal with which the sky is searched up to so many photons, and for what stands out of a frame of more. Too high
 #: a share lets stray photons near faint spots outweigh the right orientation; too low a one costs little.
-SHARE, STANDING_SHARE = 0.12, 0.3
+SEARCH_SHARES, STANDING_SHARE = ((600.0, 0.12), (2000.0, 0.05)), 0.3
 
 #: Orientations that are climbed from, and those among them that go on to the top.
 STARTS, CLIMBERS = 400, 150
 
-#: With more photons than this, what stands out of the background is searched with: so many blocks of so many pixels.
-SEARCHED, BLOCK = 600, 4
-
-#: With more photons than this, only pixels near an orientation's spots are looked at one by one.
-ENOUGH = 2000
+#: With more photons than this, only pixels near an orientation's spots are looked at one by one, and searched is with
+#: what stands out of the background: so many blocks of so many pixels.
+ENOUGH, SEARCHED, BLOCK = 2000, 600, 4
 
 #: From so many photons on the visible share of clipped spots is summed pixel by pixel.
 PRECISE = 500
@@ -137,18 +136,18 @@ class FrameSearch:
         if not modes:
             return nothing
         best = modes[0]
-        again = self._background(best, shares)
+        again, unexplained = self._background(best, shares)
         modes = self._modes(
             np.array([m.u for m in modes[:12]]), again, prior, np.array([m.x for m in modes[:12]])
         )
-        return self._conclude(modes)
+        return self._conclude(modes, unexplained)
 
     def _few(self, shares: FloatArray) -> Photons:
         """What orientations are searched with: all photons, or where there are many what stands out of the background.
 
         Then the frame is summed over blocks, and the excess over the background of those that stand out most stands for it.
         """
-        if self.total <= SEARCHED:
+        if self.total <= ENOUGH:
             base = self.film.base(shares, self.col.astype(float), self.row.astype(float))
             return listed(self.col, self.row, self.count, base, self.shape, self.total)
         rows, cols = (-(-n // BLOCK) for n in self.shape)
@@ -203,7 +202,7 @@ class FrameSearch:
         if around is None:
             sigma = float(np.sqrt(spot**2 + (0.45 * step) ** 2 + loose**2))
             pixels = np.stack([thin.col, thin.row], axis=1)
-            share = SHARE if self.total <= SEARCHED else STANDING_SHARE
+            share = next((f for most, f in SEARCH_SHARES if self.total <= most), STANDING_SHARE)
             us, _ = own.sky.search(pixels, thin.amount, thin.base, self.film.detector, share, sigma, STARTS)
         else:
             us = _cloud(around, step)
@@ -291,8 +290,8 @@ class FrameSearch:
         base = self.film.base(shares, col.astype(float), row.astype(float))
         return listed(col, row, self.count[keep], base, self.shape, self.total)
 
-    def _background(self, mode: Mode, shares: FloatArray) -> FloatArray:
-        """Shares of the background's parts without the photons that belong to a mode's spots."""
+    def _background(self, mode: Mode, shares: FloatArray) -> tuple[FloatArray, float]:
+        """Shares of the background's parts without the photons of a mode's spots, and photons in clumps that it leaves."""
         photons = self._near(mode.u, shares)
         work = workspace(len(photons.col))
         n = select(mode.u, self.scene, len(self.rays), float(PAD - 2), self.rays)
@@ -304,9 +303,26 @@ class FrameSearch:
         belongs = photons.amount * f * ratio / (1.0 - f + f * ratio)
         taken = np.zeros(self.shape)
         np.add.at(taken, (photons.row.astype(int), photons.col.astype(int)), belongs)
-        return self.film.fit(np.maximum(self.cells - self.film.cell_sums(taken), 0.0), shares)
+        new = self.film.fit(np.maximum(self.cells - self.film.cell_sums(taken), 0.0), shares)
+        rows, cols = (-(-n // BLOCK) for n in self.shape)
+        block = (self.row // BLOCK) * cols + self.col // BLOCK
+        left = np.bincount(block, self.count - taken[self.row, self.col], minlength=rows * cols)
+        row, col = (BLOCK * i + 0.5 * (BLOCK - 1) for i in np.divmod(np.arange(rows * cols), cols))
+        padded = np.zeros((rows * BLOCK, cols * BLOCK))
+        padded[: self.shape[0], : self.shape[1]] = self.film.live
+        base = (
+            self.film.base(new, col, row) * padded.reshape(rows, BLOCK, cols, BLOCK).sum(axis=(1, 3)).ravel()
+        )
+        level = float(left.sum()) * base
+        around, usual = (
+            9.0 * ndimage.uniform_filter(image.reshape(rows, cols), 3, mode="constant").ravel()
+            for image in (left, level)
+        )
+        # So many together come by chance once in a hundred frames.
+        many = scipy.stats.poisson.isf(0.01 / len(left), np.maximum(usual, 1e-9)) + 1.0
+        return new, float(np.maximum(left - level, 0.0)[around >= np.maximum(many, 3.0)].sum())
 
-    def _conclude(self, modes: list[Mode]) -> PhotonResult:
+    def _conclude(self, modes: list[Mode], unexplained: float) -> PhotonResult:
         evidence = np.array([m.log_evidence for m in modes])
         top = max(float(evidence.max()), 0.0)
         weight = np.exp(evidence - top)
@@ -329,6 +345,7 @@ class FrameSearch:
             float(np.exp(best.x[8])),
             best.llr,
             top + float(np.log(weight.sum())),
+            unexplained,
         )
 
 

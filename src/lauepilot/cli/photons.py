@@ -12,6 +12,7 @@ from lauepilot.cli.index import Indexed
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.photons.film import lone_pixels
 from lauepilot.perception.photons.indexer import PhotonIndexer, PhotonResult
+from lauepilot.perception.photons.result import DOUBTFUL
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.image import DEFAULT_PROFILE
@@ -59,6 +60,12 @@ class IndexedPhotons:
             f"{r.background_photons:.0f} background; point spread {r.width_px:.2f} px"
         )
         if orientation is None or r.verdict == "unsure":
+            if r.unexplained_photons > DOUBTFUL * r.signal_photons:
+                return [
+                    head,
+                    f"I do not know: the best orientation leaves {r.unexplained_photons:.0f} photons in clumps unexplained. "
+                    "Is it another crystal, or are there hot pixels?",
+                ]
             best = "" if orientation is None else f" (the best one has {100.0 * r.confidence:.0f} %)"
             return [
                 head,
@@ -67,7 +74,10 @@ class IndexedPhotons:
             ]
         if r.verdict == "tie":
             shares = ", ".join(f"{100.0 * m.probability:.0f} %" for m in r.modes[:4])
-            return [head, f"A tie: these orientations fit about as well ({shares}). A longer exposure tells them apart."]
+            return [
+                head,
+                f"A tie: these orientations fit about as well ({shares}). A longer exposure tells them apart.",
+            ]
         return [
             head,
             f"Orientation known to {orientation.sigma_deg:.2g} deg, probability {100.0 * r.confidence:.2f} %, "
