@@ -11,7 +11,7 @@ from lauepilot.simulator.conventions import rotation_angle
 #: Answers from this confidence on are acted upon.
 SURE = 0.95
 #: Calibration on patterns that the benchmark never draws: see docs/decisions/0009.
-STEEP, HALF, FEW = 12.0, 4.5, 6.0
+STEEP, HALF, FEW, FEWER = 12.0, 4.5, 6.0, 300.0
 
 
 def other_axes(one: Solution, two: Solution) -> bool:
@@ -37,6 +37,7 @@ def confidence_of(clear: float, n_spots: int, n_ratios: int) -> tuple[float, boo
     n_ratios
         and more so by a lattice with many free ratios.
     """
-    logit = STEEP * (clear - HALF - FEW * (1 + n_ratios) / n_spots)
+    half = HALF + FEW * (1 + n_ratios) / n_spots + FEWER / n_spots**2
+    logit = STEEP * (clear - half)
     confidence = 1.0 / (1.0 + math.exp(-max(min(logit, 50.0), -50.0)))
     return confidence, confidence >= SURE
