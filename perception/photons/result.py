@@ -12,7 +12,7 @@ from lauepilot.simulator.orientation import Orientation
 SURE = 0.95
 
 #: An answer is doubtful if clumps that it does not explain hold more than this share of what it explains.
-DOUBTFUL = 0.5
+DOUBTFUL = 0.2
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,9 +26,9 @@ def indexer():
     return PhotonIndexer(SI, LAB)
 
 
-def expected(u, signal, background, point_px=1.5, dome=True):
+def expected(u, signal, background, point_px=1.5, dome=True, crystal=SI):
     """Means of a frame with so many photons in spots and background."""
-    table = cached_table(SI, LAB, 3e-4)
+    table = cached_table(crystal, LAB, 3e-4)
     spots = predict_spots(table, u, on_sensor=False)
     near = np.all(np.abs(spots.pixels - 499.5) < 540.0, axis=1)
     wide = replace(LAB.detector, sensor=replace(LAB.detector.sensor, point_spread_px=point_px))
@@ -85,6 +85,16 @@ def test_pure_background_is_unsure(indexer):
         assert indexer.index(rng.poisson(dark * (total / dark.sum()))).verdict == "unsure"
     nothing = indexer.index(np.zeros(LAB.detector.shape, dtype=int))
     assert nothing.orientation is None and nothing.verdict == "unsure"
+
+
+def test_another_crystal_is_not_declared(indexer):
+    """Quartz in the frame, silicon asked for: some of its spots fit, the others are clumps without a reason."""
+    rng = np.random.default_rng(18)
+    for _ in range(2):
+        counts = rng.poisson(expected(random_rotation(rng), 3e3, 3e3, crystal=load_crystal("quartz")))
+        result = indexer.index(counts)
+        assert result.verdict == "unsure"
+        assert result.unexplained_photons > 0.2 * result.signal_photons
 
 
 def test_too_few_photons_are_not_called_sure_wrongly(indexer):
