@@ -80,7 +80,8 @@ class IndexedPhotons:
             ]
         return [
             head,
-            f"Orientation known to {orientation.sigma_deg:.2g} deg, probability {100.0 * r.confidence:.2f} %, "
+            f"Orientation known to {orientation.sigma_deg:.2g} deg, probability {100.0 * r.confidence:.2f} % (if this is "
+            f"{self.crystal.name}), "
             f"log-likelihood ratio to background only {r.llr:.1f}",
         ]
 
