@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.perception.unknown.lattice import FAMILIES
 from lauepilot.perception.unknown.result import Proposal
 from lauepilot.perception.unknown.sky import Sky
 from lauepilot.simulator.conventions import FloatArray
@@ -333,8 +332,3 @@ def proposals_of_axis(sky: Sky, node: int, axis: FloatArray, most: int = 3) -> l
             own = np.stack([*_across_in_crystal(np.array(direction)), unit], axis=1)
             out.append(Proposal(lab @ own.T, "cubic", (), distance, float(total - 2.0 * background)))
     return out
-
-
-def family_code(name: str) -> int:
-    """Number of a family in the kernels."""
-    return FAMILIES.index(name)

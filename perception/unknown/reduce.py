@@ -75,7 +75,7 @@ def conventional(basis: FloatArray, distance_mm: float, score: float = 0.0) -> l
     vectors = [own @ axis for axis in axes]
     volume = abs(float(np.linalg.det(own)))
     for vector in vectors:
-        out += _monoclinic(own, vector, volume, distance_mm, score)
+        out += _monoclinic(own, vector, distance_mm, score)
     for triple in itertools.combinations(vectors, 3):
         lengths = [float(np.linalg.norm(v)) for v in triple]
         cosines = [
@@ -83,7 +83,7 @@ def conventional(basis: FloatArray, distance_mm: float, score: float = 0.0) -> l
             for (p, a), (q, b) in itertools.combinations(zip(triple, lengths, strict=True), 2)
         ]
         if max(cosines) < math.sin(1.5 * OBLIQUITY):
-            out += _orthogonal(own, list(triple), volume, distance_mm, score)
+            out += _orthogonal(own, list(triple), distance_mm, score)
         elif max(abs(c - 0.5) for c in cosines) < 1.5 * OBLIQUITY and max(lengths) < (1.0 + EQUAL) * min(
             lengths
         ):
@@ -159,7 +159,7 @@ def _letter(cell: FloatArray, own: FloatArray) -> str:
 
 
 def _orthogonal(
-    own: FloatArray, vectors: list[FloatArray], volume: float, distance_mm: float, score: float
+    own: FloatArray, vectors: list[FloatArray], distance_mm: float, score: float
 ) -> list[Proposal]:
     """Orthorhombic; tetragonal and cubic where lengths agree."""
     out = []
@@ -218,9 +218,7 @@ def _hexagonal(
     return [_proposal("trigonal", "R", cell, distance_mm, score)]
 
 
-def _monoclinic(
-    own: FloatArray, axis: FloatArray, volume: float, distance_mm: float, score: float
-) -> list[Proposal]:
+def _monoclinic(own: FloatArray, axis: FloatArray, distance_mm: float, score: float) -> list[Proposal]:
     """With b along a two-fold axis; P, or C."""
     unit = axis / np.linalg.norm(axis)
     flat = _SMALL @ own.T

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.unknown import kernels
+from lauepilot.perception.unknown import gauss_newton
+from lauepilot.perception.unknown.kernels import EXPLAINED
 from lauepilot.perception.unknown.lattice import CENTRINGS, FAMILIES, RATIOS, b_matrix, holohedry
 from lauepilot.perception.unknown.result import Proposal, Solution, UnknownResult
 from lauepilot.perception.unknown.sky import Frames, Sky, build_sky
+from lauepilot.perception.unknown.trust import confidence_of
 from lauepilot.perception.unknown.variants import variants
 from lauepilot.simulator.conventions import FloatArray, rotation_angle
 from lauepilot.simulator.detector import Detector
@@ -90,7 +92,7 @@ def pack(proposals: Sequence[Proposal]) -> Batch:
 def refined(batch: Batch, sky: Sky, widths: FloatArray) -> Batch:
     """The batch after Gauss-Newton with these widths; changes it in place."""
     if len(batch):
-        batch.score, batch.used = kernels.refine_all(
+        batch.score, batch.used = gauss_newton.refine_all(
             batch.u, batch.family, batch.centring, batch.x, batch.log_d, widths, np.array([1.0, CENTRE_PX]),
             sky.nodes, sky.normals, sky.slopes, sky.sigma2, len(sky) / sky.area, _COUNTS,
         )  # fmt: skip
@@ -193,8 +195,6 @@ def settle(
 
 def answer(finalists: Batch, sky: Sky, detector: Detector) -> UnknownResult:
     """The result from finalists, best first."""
-    from lauepilot.perception.unknown.trust import confidence_of
-
     solutions = [_solution(finalists, i, sky, detector) for i in range(len(finalists))]
     solutions.sort(key=lambda s: -(s.score - RATIO_COST * len(s.ratios)))
     if not solutions:
@@ -213,17 +213,17 @@ def _solution(batch: Batch, i: int, sky: Sky, detector: Detector) -> Solution:
     u, x, centre = batch.u[i].copy(), batch.x[i, :k].copy(), np.zeros(2)
     hkl, chance, d2 = np.zeros((n, 3), np.int64), np.zeros(n), np.zeros(n)
     covariance = np.zeros((11, 11))
-    score, used, log_d = kernels.refine(
+    score, used, log_d = gauss_newton.refine(
         u, family, int(batch.centring[i]), x, float(batch.log_d[i]), centre, LAST, np.array([1.0, CENTRE_PX]),
         sky.nodes, sky.normals, sky.slopes, sky.sigma2, len(sky) / sky.area, hkl, chance, d2, covariance,
     )  # fmt: skip
-    explained = chance <= kernels.EXPLAINED
+    explained = chance <= EXPLAINED
     # Normals err in two directions; the fit takes up some.
     freedom = max(2 * used - (4 + k), 1)
     excess = max(float((d2[explained] / sky.sigma2[explained]).sum()) / freedom, 0.25) if used else 1.0
     covariance = covariance * excess
     ratios = np.concatenate([np.exp(x[: min(k, 2)]), x[2:]])
-    errors = np.sqrt(np.maximum(np.diag(covariance)[kernels.COMMON : kernels.COMMON + k], 0.0))
+    errors = np.sqrt(np.maximum(np.diag(covariance)[gauss_newton.COMMON : gauss_newton.COMMON + k], 0.0))
     errors[:2] *= ratios[:2]
     name = FAMILIES[family]
     distance = math.exp(log_d)

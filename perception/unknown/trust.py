@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import math
 
-from lauepilot.perception.unknown.lattice import holohedry
-from lauepilot.perception.unknown.result import Solution
-from lauepilot.simulator.conventions import rotation_angle
-
 #: Answers from this confidence on are acted upon.
 SURE = 0.95
 #: Calibration on patterns that the benchmark never draws: see docs/decisions/0009.
 STEEP, HALF, FEW, FEWER = 12.0, 4.5, 6.0, 300.0
-
-
-def other_axes(one: Solution, two: Solution) -> bool:
-    """Whether two solutions differ by more than a degree in the axes of the less symmetric of them."""
-    group = min((holohedry(s.family) for s in (one, two)), key=len)
-    larger = max((holohedry(s.family) for s in (one, two)), key=len)
-    turns = one.orientation.u @ larger @ two.orientation.u.T
-    if len(group) == len(larger):
-        return float(rotation_angle(turns).min()) > math.radians(1.0)
-    both = one.orientation.u @ larger[:, None] @ group[None] @ two.orientation.u.T
-    return float(rotation_angle(both.reshape(-1, 3, 3)).min()) > math.radians(1.0)
 
 
 def confidence_of(clear: float, n_spots: int, n_ratios: int) -> tuple[float, bool]:
