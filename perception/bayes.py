@@ -114,18 +114,25 @@ def bayes_limit(
     Raises
     ------
     BoundError
-        If the crystal sends no spot to the sensor, or photons are not positive.
+        If the crystal sends no spot to the sensor or too few to fix its orientation, or photons are not positive.
     """
     if not (background_photons > 0.0 and frames > 0 and samples > 0):
         raise BoundError(
             "The Bayes limit needs background_photons, frames and samples above zero; "
             f"{background_photons}, {frames} and {samples} came."
         )
+    if not 0.0 < within_deg < 180.0:
+        raise BoundError(f"within_deg must be an angle above 0 and below 180; {within_deg} came.")
     truth, detector, profile = np.asarray(u, dtype=float), table.instrument.detector, DEFAULT_PROFILE
     bound = fisher_information(
         table, truth, signal_photons=signal_photons, background_photons=background_photons,
         parameters=("rotation",),
     )  # fmt: skip
+    if not np.isfinite(bound.rms_deg):
+        raise BoundError(
+            f"The spots of {table.crystal.name} on the sensor do not fix its orientation at all: there is no limit to "
+            "simulate. Choose another orientation or a larger detector."
+        )
     rays = rays_near(table, truth, detector, profile)
     dark = background_rate(detector).astype(float)
     dark *= background_photons / dark.sum()

@@ -145,8 +145,8 @@ def wrong_shape(shape: tuple[int, int], detector: Detector) -> Finding | None:
 
 
 def panels(frame: Frame, detector: Detector) -> list[Finding]:
-    """Dead stripes across a whole frame, as between the panels of a composed detector, where the instrument "
-    "knows of none.
+    """Dead stripes across a whole frame, as between the panels of a composed detector, where the instrument
+    knows of none.
     """
     stripes = []
     live = (

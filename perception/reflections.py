@@ -70,6 +70,11 @@ class Reflection:
             )
         if not (self.sigma_deg > 0.0 and np.isfinite(self.sigma_deg)):
             raise ReflectionError(f"Reflection {told}: sigma_deg must be positive; {self.sigma_deg} came.")
+        if not (np.isnan(self.length) or (self.length > 0.0 and np.isfinite(self.length))):
+            raise ReflectionError(
+                f"Reflection {told}: the length of Q must be positive; {self.length} 1/angstrom came. "
+                "Leave it out (NaN) where the wavelength is not known."
+            )
         object.__setattr__(self, "direction", direction / size)
         object.__setattr__(self, "name", told)
 
@@ -96,16 +101,20 @@ class Reflection:
             If the beam goes straight on, or something is not a number.
         """
         out = np.asarray(k_out, dtype=float)
+        told = " ".join(f"{x:g}" for x in hkl)
+        if out.shape != (3,) or not np.all(np.isfinite(out)) or not np.any(out):
+            raise ReflectionError(
+                f"Reflection {told}: the diffracted beam must be three numbers, not all zero; {out} came. "
+                "Does the detector's pixel or arm see a ray at all?"
+            )
         q = out / np.linalg.norm(out) - BEAM
         size = float(np.linalg.norm(q))
-        told = " ".join(f"{x:g}" for x in hkl)
         if not size > _FORWARD:
             raise ReflectionError(
                 f"Reflection {told}: the diffracted beam leaves the direct one by {np.rad2deg(size):.4f} deg only. "
                 "Check its detector angles."
             )
-        if energy_kev is not None and not (energy_kev > 0.0 and np.isfinite(energy_kev)):
-            raise ReflectionError(f"Reflection {told}: the energy must be positive; {energy_kev} keV came.")
+        _check_energy(energy_kev, told)
         length = float("nan") if energy_kev is None else 2.0 * np.pi * energy_kev / HC_KEV_A * size
         return cls(hkl, axes, q, length, sigma_deg)
 
@@ -144,6 +153,11 @@ class Reflection:
     def on_holder(self, z: FloatArray) -> FloatArray:
         """Unit vector (3,) along Q in the frame of the sample holder, for the goniometer's ``Z`` (3, 3) there."""
         return np.asarray(z.T @ self.direction)
+
+
+def _check_energy(energy_kev: float | None, told: str) -> None:
+    if energy_kev is not None and not (energy_kev > 0.0 and np.isfinite(energy_kev)):
+        raise ReflectionError(f"Reflection {told}: the energy must be positive; {energy_kev} keV came.")
 
 
 def arm_direction(delta_deg: float, nu_deg: float) -> FloatArray:
@@ -258,6 +272,7 @@ def _reflection(
         pixel = (values["col"], values["row"])
         return Reflection.from_pixel(hkl, axes, pixel, instrument.detector, energy, sigma_deg=sigma)
     q = np.array([values["qx"], values["qy"], values["qz"]])
+    _check_energy(energy, " ".join(f"{x:g}" for x in hkl))
     if energy is None or not np.any(q):
         return Reflection(hkl, axes, q, sigma_deg=sigma)
     sine = -float(q @ BEAM) / float(np.linalg.norm(q))

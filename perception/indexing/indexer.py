@@ -235,7 +235,7 @@ class Indexer:
                 rounds=6,
             )
         if len(fit.spot) < 3 or not np.all(np.isfinite(fit.covariance)):
-            return IndexResult(None, 0.0, result.score, result.n_expected, None)
+            return IndexResult(None, 0.0, result.score, result.n_expected, None, finished=result.finished)
         b = (np.eye(3) + fit.strain) @ self.crystal.b
         return replace(result, orientation=Orientation(fit.u, b, fit.covariance), refinement=fit)
 

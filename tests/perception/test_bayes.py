@@ -67,3 +67,6 @@ def test_nonsense_is_refused() -> None:
             cached_table(load_crystal("si"), load_instrument("lab"), 3e-2),
             np.eye(3), np.random.default_rng(0), signal_photons=10.0, background_photons=0.0,
         )  # fmt: skip
+    for angle in (-1.0, 0.0, np.nan):
+        with pytest.raises(BoundError, match="within_deg"):
+            limit(10.0, within_deg=angle)

@@ -304,6 +304,9 @@ def test_a_cell_that_is_not_determined_is_refused():
         ("h,k,l,delta,energy_kev\n1,0,0,20,-8\n", "energy must be positive"),
         ("h,k,l,col,row\n1,0,0,5,\n", "reflection 1 has no row"),
         ("h,k,l,qx,qy,qz,energy_kev\n1,0,0,0,0,1,8\n", "against the beam"),
+        ("h,k,l,qx,qy,qz,energy_kev\n1,0,0,0,0.1,-1,-8\n", "energy must be positive"),
+        ("h,k,l,qx,qy,qz,energy_kev\n1,0,0,0,0.1,-1,nan\n", "energy must be positive"),
+        ("h,k,l,delta\n1,0,0,nan\n", "three numbers"),
     ],
 )
 def test_bad_lists_say_what_is_wrong(tmp_path, text, match):
@@ -311,6 +314,18 @@ def test_bad_lists_say_what_is_wrong(tmp_path, text, match):
     path.write_text(text)
     with pytest.raises(ReflectionError, match=match):
         read_reflections(path, load_instrument("lab"))
+
+
+@pytest.mark.parametrize("beam", [(0.0, 0.0, 0.0), (0.0, 1.0), (np.nan, 0.0, 1.0)])
+def test_a_beam_that_is_no_direction_is_refused(beam):
+    with pytest.raises(ReflectionError, match="three numbers"):
+        Reflection.from_beam((1, 0, 0), {}, beam, 8.0)
+
+
+@pytest.mark.parametrize("length", [-2.0, 0.0, np.inf])
+def test_a_length_that_is_none_is_refused(length):
+    with pytest.raises(ReflectionError, match="length of Q must be positive"):
+        Reflection((1, 0, 0), {}, np.array([0.0, 0.0, -1.0]), length)
 
 
 def test_lists_of_all_three_kinds_say_the_same(tmp_path):

@@ -1,6 +1,8 @@
 """Frames of a known number of photons, indexed by their spots and by their photons: the trials of ``bench precision``.
 
-The frames come from `simulator.render`, which shares no code with the estimators' models of a frame.
+The frames come from `simulator.render`. What it shares with the estimators is the physics: rays with their rates, and the
+widths of spots (`render.covariance`, which the photon likelihood calls too). The drawing of counts, the integration of spots
+over pixels and the background are code of their own. So these trials tell nothing of a wrong ray table or blur.
 """
 
 from __future__ import annotations
