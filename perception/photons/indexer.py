@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from lauepilot.perception.photons.film import Film
 from lauepilot.perception.photons.result import PhotonMode, PhotonResult
 from lauepilot.perception.photons.search import FrameSearch, Model
 from lauepilot.perception.photons.sky import Sky
+from lauepilot.perception.photons.strew import sparse, strewn
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame, FrameError
@@ -88,6 +91,46 @@ class PhotonIndexer:
         counts, dead = self._photons(frame, mask)
         film = self.film if dead is None else Film.build(self.instrument, dead)
         return FrameSearch(self.model, film, counts).run(around)
+
+    def compare(
+        self,
+        result: PhotonResult,
+        frame: Frame | NDArray[np.number],
+        rng: np.random.Generator,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        times: int = 3,
+    ) -> PhotonResult:
+        """Compare an answer with what the same clumps of photons give by chance, lest another crystal be taken for this one.
+
+        Parameters
+        ----------
+        result
+            Of `index` on the frame.
+        frame, mask
+            As for `index`.
+        rng
+            Of the draws.
+        times
+            Searches that are spent on it.
+
+        Returns
+        -------
+        The result with its ``strewn_llr``; unchanged if the frame holds too many photons to tell clumps apart.
+
+        Raises
+        ------
+        FrameError
+            As `index`.
+        """
+        counts, dead = self._photons(frame, mask)
+        film = self.film if dead is None else Film.build(self.instrument, dead)
+        if not sparse(counts, film.live):
+            return result
+        found = [
+            FrameSearch(self.model, film, strewn(counts, film.live, rng)).run(None).llr for _ in range(times)
+        ]
+        return replace(result, strewn_llr=max(0.0, *found))
 
     def verify(
         self,

@@ -14,6 +14,9 @@ SURE = 0.95
 #: An answer is doubtful if clumps that it does not explain hold more than this share of what it explains.
 DOUBTFUL = 0.2
 
+#: The best mode must reach so many times what its clumps give by chance, and so many nats more (`PhotonIndexer.compare`).
+CLEAR_RATIO, CLEAR_NATS = 1.1, 5.0
+
 
 @dataclass(frozen=True, eq=False)
 class PhotonMode:
@@ -53,6 +56,8 @@ class PhotonResult:
         Logarithm of the odds of "spots of this crystal, where the prior allows them" to "background only".
     unexplained_photons
         Photons in clumps that neither the best mode's spots nor the background explain.
+    strewn_llr
+        The best that the same clumps reached when each lay in another's place; minus infinity if that was not tried.
     """
 
     orientation: Orientation | None
@@ -64,12 +69,15 @@ class PhotonResult:
     llr: float
     log_evidence: float = -np.inf
     unexplained_photons: float = 0.0
+    strewn_llr: float = -np.inf
 
     @property
     def verdict(self) -> str:
         """``sure``; ``tie`` if a few modes hold the answer together; ``unsure`` if the frame does not hold it."""
         # Another crystal's spots, or another orientation's: what is found may still be far better than nothing.
         if self.orientation is None or self.unexplained_photons > DOUBTFUL * self.signal_photons:
+            return "unsure"
+        if self.llr < CLEAR_RATIO * self.strewn_llr + CLEAR_NATS:
             return "unsure"
         if self.confidence >= SURE:
             return "sure"
