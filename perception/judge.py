@@ -42,6 +42,9 @@ RING_DEG, RING_SPOTS, RING_SECTORS = 0.3, 12, 8
 #: Sectors of a frame, peaks that count (standard deviations), and share of the sectors that must show one.
 SECTORS, RING_SIGMA, RING_SHARE = 24, 6.0, 0.6
 
+#: A dead stripe is told of if a sensor without one shows such a stripe less often than this.
+CHANCE_OF_STRIPE = 1e-3
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -155,9 +158,12 @@ def panels(frame: Frame, detector: Detector) -> list[Finding]:
     for axis, word in ((0, "columns"), (1, "rows")):
         low, high = (np.where(live, frame.counts, fill) for fill in (np.inf, -np.inf))
         flat = (low.min(axis=axis) == high.max(axis=axis)) & (live.mean(axis=axis) > 0.5)
+        # Where photons are rare, lines without one are common: a stripe must be unlikely.
+        lit = np.mean((live & (frame.counts > low.min(axis=axis, keepdims=True))).sum(axis=axis))
         labels, count = ndimage.label(flat)
         for first, last in (np.flatnonzero(labels == k + 1)[[0, -1]] for k in range(count)):
-            if last - first >= 2 and first > 0 and last < len(flat) - 1:
+            unlikely = len(flat) * math.exp(-lit * (last - first + 1)) < CHANCE_OF_STRIPE
+            if unlikely and last - first >= 2 and first > 0 and last < len(flat) - 1:
                 stripes.append(f"{word} {first} to {last}")
     if not stripes:
         return []

@@ -133,6 +133,8 @@ def read_orientation(path: str | Path) -> StoredOrientation:
         If it is none of these, is damaged, or holds a UB that is not that of its own lattice.
     """
     path = Path(path)
+    if path.is_dir() and (path / "ub.json").is_file():
+        raise ExchangeError(f"{str(path)!r} is a folder: give its {str(path / 'ub.json')!r}.")
     if not path.is_file():
         raise FileNotFoundError(f"No file {str(path)!r}. Give a ub.json, or a file of {', '.join(FORMATS)}.")
     with path.open("rb") as file:
@@ -185,6 +187,11 @@ def _read_own(path: Path, data: Mapping[str, Any]) -> StoredOrientation:
     if data["U"] is None or data["UB"] is None:
         raise ExchangeError(
             f"{path}: no orientation was found in that frame (U is null): there is nothing to convert."
+        )
+    if data.get("sure") is False:
+        raise ExchangeError(
+            f"{path}: its orientation is a guess (sure is false, confidence {data.get('confidence')}): it is not handed on. "
+            "Index the frame anew, or take another one."
         )
     ub, two_pi = with_two_pi(data["UB"], data["cell"], str(path))
     u, b = canonical(ub)

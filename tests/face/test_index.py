@@ -207,6 +207,7 @@ BAD = {
     "photons of a list": (lambda p: p.write_text("peak_X peak_Y peak_Isub\n" + "1 2 3\n" * 9), "spots.dat", ("--photons",),
                           "needs a frame"),
     "number of grains": (lambda p: None, "frame.npy", ("--grains", "some"), "'auto'"),
+    "calibration of grains": (lambda p: None, "frame.npy", ("--calibrate", "--refine-cell"), "leave --refine-cell out"),
     "crystal and no crystal": (lambda p: None, "frame.npy", ("--lattice", "unknown"), "one of the two"),
     "unknown crystal": (lambda p: None, "frame.npy", ("--crystal", "quarz"), "quartz"),
     "unknown instrument": (lambda p: None, "frame.npy", ("--instrument", "bm23"), "bm32"),
@@ -329,3 +330,61 @@ def test_a_geometry_of_another_size_is_blamed_on_its_option(lauepilot_json, tmp_
     assert "--geometry calib.det" in found["error"]
     assert "2048 x 2048" in found["error"]
     assert "50 x 60" in found["error"]
+
+
+def test_an_unknown_lattice_takes_no_options_in_silence(lauepilot_json):
+    found, code = lauepilot_json(
+        "index", "frame.h5", "--instrument", "lab", "--lattice", "unknown", "--photons", "--refine-cell"
+    )
+    assert code == 2
+    assert "--photons, --refine-cell" in found["error"]
+    np.save("dark.npy", np.random.default_rng(1).poisson(2, (1000, 1000)).astype(np.uint16))
+    found, code = lauepilot_json("index", "dark.npy", "--instrument", "lab", "--lattice", "unknown")
+    assert code == 4  # the frame is in order, and does not hold the answer
+    found, code = lauepilot_json(
+        "index", "dark.npy", "./dark.npy", "--instrument", "lab", "--lattice", "unknown"
+    )
+    assert code == 2
+    assert "twice" in found["error"]
+
+
+def test_what_the_photons_tell_is_the_answer_everywhere(lauepilot, lauepilot_json):
+    truth, _ = lauepilot_json(
+        "simulate",
+        "--crystal",
+        "si",
+        "--instrument",
+        "lab",
+        "--seed",
+        "5",
+        "--exposure",
+        "0.002",
+        "--out",
+        "faint.h5",
+    )
+    options = ("index", "faint.h5", "--crystal", "si", "--instrument", "lab", "--out")
+    found, code = lauepilot_json(*options, "one")
+    assert code == 0
+    assert found["n_spots"] < 4
+    assert found["confidence"] == found["photons"]["confidence"] > 0.95
+    u = np.array(found["U"])
+    assert misorientation(u, np.array(truth["U"]), load_crystal("si").symmetry) < np.deg2rad(1.0)
+    assert found["findings"] == []  # columns without a photon are no gap between panels
+    assert found["geometry"]["refined"] is False
+    stored = read_json("one/ub.json")
+    assert stored["UB"] == found["UB"] == read_json("one/index.json")["UB"]
+    assert stored["confidence"] == found["confidence"]
+
+
+def test_a_guess_is_not_handed_on(lauepilot, lauepilot_json):
+    simulated(lauepilot_json, "frame.h5", "ca2ruo4")
+    options = ("--crystal", "si", "--instrument", "lab", "--grains", "auto", "--out", "here")
+    found, code = lauepilot_json("index", "frame.h5", *options)
+    assert code == 4
+    assert all(grain["confidence"] <= found["confidence"] < 0.95 for grain in found["grains"])
+    told = lauepilot("convert", "here/index.json", "--to", "spec", "--out", "guess.spec")
+    assert told.exit_code == 2
+    assert "is a guess" in told.stderr
+    assert not Path("guess.spec").exists()
+    told = lauepilot("index", "frame.h5", "--crystal", "si", "--instrument", "lab", "--calibrate")
+    assert told.exit_code == 4

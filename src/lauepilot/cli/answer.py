@@ -5,10 +5,11 @@ request; and what of it goes to disk and to the terminal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from lauepilot.cli import grains as grain_face
@@ -18,8 +19,10 @@ from lauepilot.cli.output import UserError, write_json
 from lauepilot.cli.photons import IndexedPhotons, index_photons, spots_hopeless
 from lauepilot.cli.tables import matrix_lines
 from lauepilot.perception.grains import Grain
+from lauepilot.perception.indexing.indexer import IndexResult
 from lauepilot.pictures import overview as overview_picture
 from lauepilot.pictures import page
+from lauepilot.simulator.orientation import Orientation, misorientation
 
 __all__ = ["Answer", "answer", "index_file", "record", "show", "write_folder"]
 
@@ -51,6 +54,23 @@ class Answer:
     def sure(self) -> bool:
         """Whether there is an orientation to stand by."""
         return self.photons.sure if self.photons is not None and self.by_photons else self.indexed.sure
+
+    @property
+    def from_photons(self) -> Orientation | None:
+        """The orientation that only the photons tell; None if they do not, or the spots do."""
+        return (
+            self.photons.result.orientation
+            if self.photons is not None and self.by_photons and self.sure
+            else None
+        )
+
+    @property
+    def spots(self) -> Indexed:
+        """The spots' side of the answer: without their guess and its faults where the photons tell better."""
+        if self.from_photons is None:
+            return self.indexed
+        findings = tuple(finding for finding in self.indexed.findings if not finding.fault)
+        return replace(self.indexed, result=IndexResult(None, 0.0, 0.0, 0, None), findings=findings)
 
 
 def answer(indexed: Indexed, *, photons: bool, grains: str | None, screen: Console | None = None) -> Answer:
@@ -89,9 +109,11 @@ def answer(indexed: Indexed, *, photons: bool, grains: str | None, screen: Conso
 
 def record(found: Answer) -> dict[str, Any]:
     """The one JSON object of ``lauepilot index --json``."""
-    out = {**report.record(found.indexed), "sure": found.sure}
+    out = {**report.record(found.spots), "sure": found.sure}
     if found.photons is not None:
         out["photons"] = found.photons.record()
+        if (told := found.from_photons) is not None:
+            out |= {"confidence": found.photons.result.confidence, **report.orientation_record(told)}
     if found.grains is not None:
         out["grains"] = grain_face.grain_record(found.indexed, found.grains)
     return out
@@ -99,16 +121,15 @@ def record(found: Answer) -> dict[str, Any]:
 
 def write_folder(found: Answer, folder: Path) -> None:
     """UB, tables, pictures and the page of a pattern."""
-    indexed, photons = found.indexed, found.photons
-    report.write_folder(indexed, folder)
+    indexed, photons, told = found.spots, found.photons, found.from_photons
+    report.write_folder(indexed, folder, note="" if told is None or photons is None else photons.lines()[-1])
     write_json(folder / "index.json", record(found))
     grains: Sequence[Grain] = found.grains or ()
     if photons is not None and found.by_photons and indexed.frame is not None:
         view = overview.view_of_photons(photons.result, indexed.table, indexed.frame, indexed.source)
-        orientation = photons.result.orientation
-        if photons.sure and orientation is not None:
+        if told is not None:
             extra = {"confidence": photons.result.confidence, **report.circumstances(indexed)}
-            write_json(folder / "ub.json", report.ub_record(indexed.crystal, orientation, extra))
+            write_json(folder / "ub.json", report.ub_record(indexed.crystal, told, extra))
     else:
         view = overview.view_of(indexed, grains=[grain.as_result() for grain in grains[1:]])
     overview_picture.draw_overview(view, folder / "overview.png")
@@ -121,7 +142,11 @@ def show(out: Console, found: Answer) -> None:
     """What `lauepilot index` prints for people."""
     indexed, photons = found.indexed, found.photons
     if photons is None or not found.by_photons:
-        report.show_index(out, indexed)
+        report.show_index(out, indexed, grains=found.grains is not None)
+        if photons is not None:
+            for line in photons.lines():
+                out.print(line, soft_wrap=True)
+            _compare(out, indexed, photons)
     else:
         out.print(
             f"[bold]{indexed.crystal.name}[/] on [bold]{indexed.instrument.name}[/]: {len(indexed.spots)} spots found, "
@@ -129,12 +154,24 @@ def show(out: Console, found: Answer) -> None:
         )
         for line in photons.lines():
             out.print(line, soft_wrap=True)
-        orientation = photons.result.orientation
-        if photons.sure and orientation is not None:
-            for line in (*matrix_lines("U ", orientation.u), *matrix_lines("UB", orientation.ub)):
+        if (told := found.from_photons) is not None:
+            for line in (*matrix_lines("U ", told.u), *matrix_lines("UB", told.ub)):
                 out.print(line, style="cyan")
     if found.grains is not None:
         grain_face.show_grains(out, indexed, found.grains)
-    if not (found.sure and found.by_photons):
-        for finding in indexed.findings:
-            out.print(finding.text, style="yellow" if finding.fault else "dim", soft_wrap=True)
+    for finding in found.spots.findings:
+        out.print(finding.text, style="yellow" if finding.fault else "dim", soft_wrap=True)
+
+
+def _compare(out: Console, indexed: Indexed, photons: IndexedPhotons) -> None:
+    spots, other = indexed.result.orientation, photons.result.orientation
+    if spots is None or other is None or not photons.sure:
+        return
+    apart = np.rad2deg(misorientation(spots.u, other.u, indexed.crystal.symmetry))
+    # The photons' pose is the drawing's, which turns their answer by some tenths of a degree.
+    agree = apart < max(1.0, 5.0 * other.sigma_deg)
+    out.print(
+        f"the photons' orientation is {apart:.2g} deg from the spots', which stands above"
+        + ("" if agree else ": one of the two is wrong, or there are two grains"),
+        style="dim" if agree else "yellow",
+    )

@@ -11,12 +11,13 @@ import numpy as np
 from rich.console import Console
 
 from lauepilot.cli.index import Indexed, with_units
-from lauepilot.cli.output import UserError, write_json
+from lauepilot.cli.output import NotKnown, UserError, write_json
 from lauepilot.cli.report import draw, geometry_record
 from lauepilot.perception.calibrate import (
     FEWEST,
     SURE,
     Calibration,
+    CalibrationError,
     calibrate,
     instrument_yaml,
     lauetools_det,
@@ -57,7 +58,7 @@ def calibrate_file(
 
     Raises
     ------
-    CalibrationError, FrameError, FrameFileError, LaueToolsError, IndexingError, FileNotFoundError, UserError
+    NotKnown, FrameError, FrameFileError, LaueToolsError, IndexingError, FileNotFoundError, UserError
         If the file cannot be used, or nothing stands out; the message says why and what to do.
     """
     found = read_any(path, dataset=dataset, index=number)
@@ -69,7 +70,10 @@ def calibrate_file(
         )
     indexer = Indexer(crystal, instrument)
     with nullcontext() if screen is None else screen.status("searching orientation and pose together"):
-        made = calibrate(crystal, instrument, seen, mask=found.mask, indexer=indexer)
+        try:
+            made = calibrate(crystal, instrument, seen, mask=found.mask, indexer=indexer)
+        except CalibrationError as error:
+            raise NotKnown(str(error)) from None
     indexed = Indexed(
         crystal,
         instrument,

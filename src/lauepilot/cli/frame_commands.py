@@ -87,10 +87,17 @@ def index(
         )
     if len(frames) > 1 and lattice == "known":
         raise UserError("Several frames of a known crystal are indexed one by one: give one FRAME.")
-    if calibrate and (photons or grains is not None or geometry is not None or lattice == "unknown"):
+    given = {
+        "--photons": photons, "--grains": grains is not None, "--geometry": geometry is not None,
+        "--refine-cell": refine_cell, "--calibrate": calibrate, "--refine-geometry": refine_geometry,
+    }  # fmt: skip
+    useless = [name for name, there in given.items() if there]
+    if lattice == "unknown" and useless:
+        raise UserError(f"--lattice unknown does nothing with {', '.join(useless)}: leave that out.")
+    if calibrate and (useless := [x for x in useless if x not in ("--calibrate", "--refine-geometry")]):
         raise UserError(
-            "--calibrate takes a frame of one known crystal, and starts from the instrument's drawing: leave --photons, "
-            "--grains and --geometry out."
+            "--calibrate takes a frame of one known crystal, and starts from the instrument's drawing: leave "
+            f"{', '.join(useless)} out."
         )
     if grains is not None:
         from lauepilot.cli.grains import parse_most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,15 @@ def parse_most(text: str) -> int | None:
 
 
 def grains_of(indexed: Indexed, most: int | None, indexer: Indexer | None = None) -> tuple[Grain, ...]:
-    """All grains of an indexed pattern, strongest first; the pose that the strongest gave is where the others start."""
+    """All grains of an indexed pattern, strongest first; the pose that the strongest gave is where the others start.
+
+    Where the pattern itself is not sure, no grain's confidence is above the pattern's.
+    """
     if indexed.result.orientation is None or len(indexed.spots) < 4:
         return ()
     ix = Indexer(indexed.crystal, indexed.instrument) if indexer is None else indexer
     free = indexed.geometry_refined
-    return index_grains(
+    grains = index_grains(
         ix,
         indexed.spots,
         indexed.detector,
@@ -54,6 +58,11 @@ def grains_of(indexed: Indexed, most: int | None, indexer: Indexer | None = None
         cell_sigma=0.0 if free else USUAL_STRAIN,
         first=indexed.result,
     )
+    if indexed.sure:
+        return grains
+    # That a grain stands out from chance does not make it a grain of this crystal.
+    most_sure = indexed.result.confidence
+    return tuple(replace(grain, confidence=min(grain.confidence, most_sure)) for grain in grains)
 
 
 def grain_record(indexed: Indexed, grains: Sequence[Grain]) -> list[dict[str, Any]]:
@@ -138,20 +147,26 @@ def draw_grains(indexed: Indexed, grains: Sequence[Grain], path: Path) -> None:
             rest[:, 0], rest[:, 1], s=40, facecolors="none", edgecolors="#777777", linewidths=0.7,
             linestyles=(0, (1.5, 1.5)), label=f"no grain's: {left.sum()}",
         )  # fmt: skip
-    axes.set_title(f"{len(grains)} grains of {indexed.crystal.name} on {indexed.instrument.name}")
+    axes.set_title(f"{_counted(grains)} of {indexed.crystal.name} on {indexed.instrument.name}")
     if len(grains) or left.any():
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save_small(figure, path, *COLOURS)
 
 
+def _counted(grains: Sequence[Grain]) -> str:
+    return f"{len(grains)} grain{'' if len(grains) == 1 else 's'}"
+
+
 def show_grains(out: Console, indexed: Indexed, grains: Sequence[Grain]) -> None:
     """A line for each grain."""
     if not grains:
-        out.print("no grain stands out from chance.", style="yellow")
+        out.print("no grain stands out from chance in the spots.", style="yellow")
         return
+    if not indexed.sure:
+        out.print("grains if the crystal is the right one, which is not sure:", style="yellow")
     mine = np.unique(np.concatenate([grain.refinement.spot for grain in grains]))
     listing = Table(
-        title=f"{len(grains)} grains, {len(mine)} of {len(indexed.spots)} spots explained",
+        title=f"{_counted(grains)}, {len(mine)} of {len(indexed.spots)} spots explained",
         title_justify="left",
     )
     for head in (

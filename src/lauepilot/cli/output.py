@@ -56,6 +56,10 @@ class UserError(ValueError):
     """Something that the user can put right."""
 
 
+class NotKnown(UserError):
+    """A frame that was read and does not hold the answer, so that nothing can be written."""
+
+
 def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     """Turn a command's errors into one clear line and an exit code, and its return value into the exit code.
 
@@ -97,6 +101,8 @@ def _in_words(error: Exception) -> str:
 def _code_of(error: Exception) -> Exit:
     if _is_hardware(error):
         return Exit.INSTRUMENT
+    if isinstance(error, NotKnown):
+        return Exit.UNKNOWN
     return Exit.INPUT if isinstance(error, ValueError | OSError) else Exit.UNEXPECTED
 
 

@@ -42,7 +42,7 @@ def geometry_record(indexed: Indexed) -> dict[str, Any]:
         "col_direction": detector.rotation[:, 0],
         "row_direction": detector.rotation[:, 1],
         "normal": detector.rotation[:, 2],
-        "refined": indexed.geometry_refined,
+        "refined": indexed.geometry_refined and indexed.result.refinement is not None,
         "about": "centre_px: foot of the perpendicular from the sample (col, row), whole numbers at pixel centres; "
         "tilts: turn about the laboratory's x and y from the pose believed before; directions in the laboratory",
     }
@@ -70,10 +70,11 @@ def record(indexed: Indexed) -> dict[str, Any]:
         "frame": FRAME_TEXT,
         "sure": indexed.sure,
         "confidence": result.confidence,
-        "U": None if orientation is None else orientation.u,
-        "UB": None if orientation is None else orientation.ub,
-        "covariance_deg2": None if orientation is None else np.rad2deg(np.rad2deg(orientation.covariance)),
-        "cell": cell_of(indexed.crystal.b if orientation is None else orientation.b),
+        **(
+            {"U": None, "UB": None, "covariance_deg2": None, "cell": cell_of(indexed.crystal.b)}
+            if orientation is None
+            else orientation_record(orientation)
+        ),
         "n_spots": len(indexed.spots),
         "n_indexed": len(table.spot),
         "residual_px": table.residual_px.mean() if len(table.spot) else None,
@@ -98,6 +99,16 @@ def record(indexed: Indexed) -> dict[str, Any]:
             {"col": spot[0], "row": spot[1], "counts": counts}
             for spot, counts in zip(indexed.spots.pixels[left], indexed.spots.counts[left], strict=True)
         ],
+    }
+
+
+def orientation_record(orientation: Orientation) -> dict[str, Any]:
+    """What the JSON object tells of an orientation."""
+    return {
+        "U": orientation.u,
+        "UB": orientation.ub,
+        "covariance_deg2": np.rad2deg(np.rad2deg(orientation.covariance)),
+        "cell": cell_of(orientation.b),
     }
 
 
@@ -127,12 +138,12 @@ def prediction(indexed: Indexed, missing: int = 40) -> tuple[FloatArray, NDArray
     return np.concatenate([found.predicted, pixels[others]]), np.concatenate([found.hkl, spots.hkl[others]])
 
 
-def draw(indexed: Indexed, path: Path, title: str = "") -> None:
-    """The overlay picture: frame, found spots, predicted spots with their indices."""
+def draw(indexed: Indexed, path: Path, title: str = "", note: str = "") -> None:
+    """The overlay picture: frame, found spots, predicted spots with their indices; ``note`` where these tell nothing."""
     result = indexed.result
     pixels, hkl = prediction(indexed)
     explained = np.zeros(len(indexed.spots), dtype=bool)
-    note = f"{len(indexed.spots)} spots found; no orientation stands out"
+    note = note or f"{len(indexed.spots)} spots found; no orientation stands out"
     if result.refinement is not None and result.orientation is not None:
         explained[result.refinement.spot] = True
         note = (
@@ -219,9 +230,9 @@ def circumstances(indexed: Indexed) -> dict[str, Any]:
     }
 
 
-def write_folder(indexed: Indexed, folder: Path) -> None:
-    """UB, tables and picture of a pattern."""
-    draw(indexed, folder / "pattern.png")
+def write_folder(indexed: Indexed, folder: Path, note: str = "") -> None:
+    """UB, tables and picture of a pattern; ``note`` as in `draw`."""
+    draw(indexed, folder / "pattern.png", note=note)
     write_json(folder / "index.json", record(indexed))
     write_table(indexed, folder / "spots.csv")
     orientation = indexed.result.orientation
@@ -230,8 +241,8 @@ def write_folder(indexed: Indexed, folder: Path) -> None:
         write_json(folder / "ub.json", ub_record(indexed.crystal, orientation, extra))
 
 
-def show_index(out: Console, indexed: Indexed, rows: int = 25) -> None:
-    """What `lauepilot index` prints for people."""
+def show_index(out: Console, indexed: Indexed, rows: int = 25, *, grains: bool = False) -> None:
+    """What `lauepilot index` prints for people; ``grains``: a table of further grains follows."""
     result, orientation = indexed.result, indexed.result.orientation
     out.print(
         f"[bold]{indexed.crystal.name}[/] on [bold]{indexed.instrument.name}[/]: {len(indexed.spots)} spots found"
@@ -252,14 +263,15 @@ def show_index(out: Console, indexed: Indexed, rows: int = 25) -> None:
     )
     if not result.finished:
         out.print(
-            "the search was stopped at its limit of work: too many spots are nobody's. Give the strongest only, or --geometry.",
+            "the search was stopped at its limit of work: too many spots are nobody's. Give the strongest only, or "
+            "--geometry.",
             style="yellow",
             soft_wrap=True,
         )
-    if 2 * len(table.spot) < len(indexed.spots):
+    if not grains and 2 * len(table.spot) < len(indexed.spots):
         out.print(
-            f"only {len(table.spot)} of {len(indexed.spots)} spots explained: a second grain, a wrong crystal, or a wider "
-            "spectrum than the instrument's?",
+            f"only {len(table.spot)} of {len(indexed.spots)} spots explained: a second grain (--grains auto), a wrong "
+            "crystal, or a wider spectrum than the instrument's?",
             style="yellow",
             soft_wrap=True,
         )
@@ -309,8 +321,9 @@ def _show_geometry(out: Console, indexed: Indexed) -> None:
         return
     s = fit.geometry_sigma
     out.print(
-        f"{text}, refined; sigma {s[0]:.3f} mm, ({s[1]:.2f}, {s[2]:.2f}) px, "
-        f"tilts ({np.rad2deg(s[3]):.3f}, {np.rad2deg(s[4]):.3f}) deg"
+        f"{text}, refined; sigma {s[0]:.1g} mm, ({s[1]:.1g}, {s[2]:.1g}) px, "
+        f"tilts ({np.rad2deg(s[3]):.1g}, {np.rad2deg(s[4]):.1g}) deg",
+        soft_wrap=True,
     )
     if indexed.pixel_assumed:
         out.print(

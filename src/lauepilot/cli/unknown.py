@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from lauepilot.cli.index import FRAME_TEXT, with_units
-from lauepilot.cli.output import UserError, write_json
+from lauepilot.cli.output import NotKnown, UserError, write_json
 from lauepilot.cli.tables import matrix_lines
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.readers import read_any
@@ -20,7 +20,7 @@ from lauepilot.perception.unknown.lattice import RATIOS
 from lauepilot.perception.unknown.predict import low_index_spots
 from lauepilot.perception.unknown.result import Solution, UnknownResult
 from lauepilot.perception.unknown.sky import with_distance
-from lauepilot.perception.unknown.solve import solve_unknown
+from lauepilot.perception.unknown.solve import LEAST_SPOTS, solve_unknown
 from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.frame import Frame
@@ -83,11 +83,15 @@ def index_unknown(
 
     Raises
     ------
+    NotKnown
+        If the frames show too few spots.
     FrameError, FrameFileError, LaueToolsError, UnknownLatticeError, FileNotFoundError, UserError
         If a file cannot be used; the message says why and what to do.
     """
     frames: list[tuple[SpotList, FloatArray]] = []
     first: Frame | None = None
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("The same frame came twice, which would count its spots twice. Name each frame once.")
     for path in paths:
         found = read_any(path, dataset=dataset, index=number)
         z = np.eye(3)
@@ -109,6 +113,11 @@ def index_unknown(
         frames.append((spots, z))
     if not frames:
         raise UserError("No frame came. Give at least one file.")
+    if (seen := sum(len(spots) for spots, _ in frames)) < LEAST_SPOTS:
+        raise NotKnown(
+            f"An unknown lattice needs {LEAST_SPOTS} spots or more; {seen} were found. Expose longer, or give "
+            "several frames."
+        )
     if screen is None:
         result = solve_unknown(frames, instrument.detector, distance_mm)
     else:
@@ -129,7 +138,7 @@ def solution_record(solution: Solution) -> dict[str, Any]:
         "ratios_sigma": {n: s * t for n, s, t in zip(names, solution.ratios_sigma, turn, strict=True)},
         "U": solution.orientation.u,
         "UB": solution.orientation.ub,
-        "covariance_rad2": solution.orientation.covariance,
+        "covariance_deg2": np.rad2deg(np.rad2deg(solution.orientation.covariance)),
         "sigma_deg": solution.orientation.sigma_deg,
         "distance_mm": solution.distance_mm,
         "distance_sigma_mm": solution.distance_sigma_mm,
@@ -170,7 +179,8 @@ def show(out: Console, found: IndexedUnknown) -> None:
     if not result.sure:
         out.print(
             f"[bold red]I do not know:[/] confidence {result.confidence:.3f}. Take another frame, turned by 30 degrees, and "
-            "give both. What follows is the best guess, not an answer."
+            "give both. What follows is the best guess, not an answer.",
+            soft_wrap=True,
         )
     plain = solution_record(result.best)
     ratios = ", ".join(
