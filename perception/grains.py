@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from lauepilot.perception.grains_fit import Fitted, Pairs, fit_together
+from lauepilot.perception.indexing.checks import check_spots
 from lauepilot.perception.indexing.indexer import POSE_PX, TEMPER, Indexer, IndexingError, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
@@ -135,8 +136,9 @@ def index_grains(
     Raises
     ------
     IndexingError
-        If there are fewer than four spots, or ``most`` is below one.
+        If there are fewer than four spots, some are no numbers, or ``most`` is below one.
     """
+    check_spots(spots)
     if most is not None and most < 1:
         raise IndexingError(f"At least one grain has to be looked for; got most={most}.")
     where = indexer.instrument.detector if detector is None else detector

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lauepilot.perception.indexing.catalogue import Catalogue, pattern_levels
+from lauepilot.perception.indexing.checks import IndexingError as IndexingError
+from lauepilot.perception.indexing.checks import check_spots
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refine
 from lauepilot.perception.indexing.score import full_score, polish, rivals
 from lauepilot.perception.indexing.search import Found, brightness, search
@@ -51,10 +53,6 @@ FEW, RARE, POOR, DOUBTFUL = 0.48, 0.6, 0.72, 0.9
 HARDLY, ALONE = 0.11, 0.15
 
 NOTHING = np.zeros(0, dtype=np.int64)
-
-
-class IndexingError(ValueError):
-    """A list of spots that cannot be indexed at all: too few of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,15 +167,11 @@ class Indexer:
         Raises
         ------
         IndexingError
-            If there are fewer than four spots.
+            If there are fewer than four spots, or some are no numbers.
         """
         where = self.instrument.detector if detector is None else detector
         known = self.prior if prior is None else prior
-        if len(spots) < 4:
-            raise IndexingError(
-                f"{len(spots)} spots were found; an orientation needs at least 4. "
-                "Expose longer, or check beam, crystal and detector."
-            )
+        check_spots(spots)
         order = np.argsort(-spots.counts, kind="stable")
         sorted_spots = spots.take(order)
         coarse = on_sphere(sorted_spots, where, known)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lauepilot.perception.indexing.indexer import POSE_PX, TEMPER, Indexer, IndexingError, IndexResult
+from lauepilot.perception.indexing.checks import check_spots
+from lauepilot.perception.indexing.indexer import POSE_PX, TEMPER, Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refine
 from lauepilot.perception.indexing.sphere import Sphere, on_sphere, pixel_normals
 from lauepilot.perception.observation import SpotList
@@ -70,14 +71,10 @@ def index_rough(
     Raises
     ------
     IndexingError
-        If there are fewer than four spots.
+        If there are fewer than four spots, or some are no numbers.
     """
     where = indexer.instrument.detector if detector is None else detector
-    if len(spots) < 4:
-        raise IndexingError(
-            f"{len(spots)} spots were found; an orientation needs at least 4. "
-            "Expose longer, or check beam, crystal and detector."
-        )
+    check_spots(spots)
     few = spots.take(np.argsort(-spots.counts, kind="stable")[:BRIGHTEST])
     shifts, spread = distortions(where, prior)
     poses = hypotheses(where, shifts, spread)

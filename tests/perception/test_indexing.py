@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from lauepilot.perception.grains import index_grains
 from lauepilot.perception.indexing.catalogue import Catalogue, cell_of
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError
 from lauepilot.perception.indexing.refine import GeometryPrior, pose_difference, refine
@@ -146,6 +148,21 @@ def test_pseudosymmetric_turn_of_kyanite_is_not_taken_for_the_truth() -> None:
 def test_too_few_spots_are_refused() -> None:
     with pytest.raises(IndexingError, match="3 spots were found; an orientation needs at least 4"):
         indexer("si", "lab").index(spot_list(np.ones((3, 2)), np.ones(3)))
+
+
+@pytest.mark.parametrize("wrong", ["pixels", "counts", "covariance_px2"])
+def test_spots_that_are_no_numbers_are_refused_before_compiled_code_reads_them(wrong: str) -> None:
+    """A NaN pixel used to end the interpreter: it pointed outside the grid of rays."""
+    ix = indexer("si", "lab")
+    spots = shuffled_list(ix, np.eye(3), np.random.default_rng(1), 0.0)
+    values = getattr(spots, wrong).copy()
+    values[2] = np.nan
+    broken = replace(spots, **{wrong: values})
+    for ask in (ix.index, lambda s: index_rough(ix, s), lambda s: index_grains(ix, s)):
+        with pytest.raises(IndexingError, match=r"1 of .* no finite numbers; the first is number 2"):
+            ask(broken)
+    with pytest.raises(IndexingError, match="are wanted"):
+        ix.index(replace(spots, counts=spots.counts[1:]))
 
 
 def test_pose_is_found_with_the_orientation() -> None:
