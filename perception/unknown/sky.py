@@ -82,7 +82,7 @@ def build_sky(frames: Frames, detector: Detector, distance_mm: tuple[float, floa
     if len(frames) == 0 or sum(len(spots) for spots, _ in frames) == 0:
         raise UnknownLatticeError("No spots came. Give at least one frame with ten spots or more.")
     low, high = distance_mm or (REACH[0] * detector.distance_mm, REACH[1] * detector.distance_mm)
-    if not 0.0 < low <= high:
+    if not 0.0 < low <= high < np.inf:
         raise UnknownLatticeError(f"distance_mm must be (lowest, highest), positive; {(low, high)} came.")
     number = max(2, int(np.ceil(np.log(high / low) / STEP)) + 1)
     nodes = np.log(low) + max(np.log(high / low) / (number - 1), 1e-6) * np.arange(number)
@@ -91,14 +91,17 @@ def build_sky(frames: Frames, detector: Detector, distance_mm: tuple[float, floa
     blocks = []
     for index, (spots, z) in enumerate(frames):
         turn = np.asarray(z, dtype=float)
-        if turn.shape != (3, 3) or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-6:
+        rotation = turn.shape == (3, 3) and np.abs(turn @ turn.T - np.eye(3)).max() <= 1e-6
+        if not (rotation and np.linalg.det(turn) > 0.0):  # NaN is none either
             raise UnknownLatticeError(
-                "Each frame comes with the goniometer's rotation Z, a (3, 3) rotation matrix."
+                f"Each frame comes with the goniometer's rotation Z, a (3, 3) rotation matrix (no mirror); {turn} came."
             )
         order = np.argsort(-spots.counts, kind="stable")[:MOST_SPOTS]
         part = spots.take(order)
-        if not np.isfinite(part.pixels).all():
-            raise UnknownLatticeError("Spot positions must be numbers; NaN or infinite ones came.")
+        if not (np.isfinite(part.pixels).all() and np.isfinite(part.covariance_px2).all()):
+            raise UnknownLatticeError(
+                "Spot positions and their errors must be numbers; NaN or infinite ones came."
+            )
         normals, slopes = [], []
         for node in nodes:
             here = with_distance(detector, float(np.exp(node)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -116,6 +118,14 @@ def test_bad_input_is_refused_in_words() -> None:
         solve_unknown([], film(), TOLD)
     with pytest.raises(UnknownLatticeError, match="rotation"):
         solve_unknown([(spots, np.ones((3, 3)))], film(), TOLD)
+    with pytest.raises(UnknownLatticeError, match="no mirror"):
+        solve_unknown([(spots, np.diag([1.0, 1.0, -1.0]))], film(), TOLD)
+    with pytest.raises(UnknownLatticeError, match="distance_mm"):
+        solve_unknown([(spots, np.eye(3))], film(), (40.0, np.inf))
+    errors = spots.covariance_px2.copy()
+    errors[0] = np.nan
+    with pytest.raises(UnknownLatticeError, match="their errors"):
+        solve_unknown([(replace(spots, covariance_px2=errors), np.eye(3))], film(), TOLD)
     with pytest.raises(UnknownLatticeError, match="distance_mm"):
         solve_unknown([(spots, np.eye(3))], film(), (60.0, 40.0))
     spots.pixels[0, 0] = np.nan
