@@ -121,10 +121,11 @@ def read(path: Path, dataset: str | None, index: int) -> tuple[Frame, Detector |
     try:
         with h5py.File(path, "r") as file:
             node = _dataset(path, file, dataset)
-            if node.ndim == 3 and not 0 <= index < node.shape[0]:
+            frames = node.shape[0] if node.ndim == 3 else 1
+            if not 0 <= index < frames:
                 raise FrameFileError(
-                    f"{path}: {node.name} holds {node.shape[0]} frames; index {index} does not exist. "
-                    f"Give 0 to {node.shape[0] - 1}."
+                    f"{path}: {node.name} holds {frames} frames; index {index} does not exist. "
+                    f"Give 0 to {frames - 1}."
                 )
             counts = np.asarray(node[index] if node.ndim == 3 else node[()])
             if _text(file, "entry/definition") != "NXlauepilot":

@@ -114,6 +114,10 @@ def read_any(path: str | Path, *, dataset: str | None = None, index: int = 0) ->
             f"No file {str(path)!r}. Wanted a detector image or a LaueTools list; check the path."
         )
     suffix = _suffix(path)
+    if dataset is not None and suffix not in _HDF5:
+        raise FrameFileError(f"{path} is no HDF5 file and holds no datasets: leave {dataset!r} out.")
+    if index and suffix in _LISTS:
+        raise FrameFileError(f"{path} is a list of spots and holds no frame {index}: leave the number out.")
     if suffix in _LISTS:
         return _read_list(path, suffix)
     if suffix in _HDF5:
@@ -252,6 +256,11 @@ def _with_pillow(path: Path, index: int) -> tuple[NDArray[Any], dict[str, object
 
 def _with_numpy(path: Path, index: int) -> tuple[NDArray[Any], dict[str, object]]:
     array = np.load(path, allow_pickle=False)
+    frames = array.shape[0] if array.ndim == 3 else 1
+    if not 0 <= index < frames:
+        raise FrameFileError(
+            f"{path} holds {frames} frames; index {index} does not exist. Give 0 to {frames - 1}."
+        )
     return np.asarray(array[index] if array.ndim == 3 else array), {}
 
 
