@@ -185,6 +185,7 @@ def few_spots(spots: SpotList, frame: Frame | None) -> Finding:
     if frame is not None:
         photons = (float(np.median(frame.counts)) - frame.offset) / frame.gain
         came += f"; the rest of the frame is background of about {photons:.3g} photons a pixel"
+        came += " (below zero: was a dark frame subtracted?)" if photons < 0.0 else ""
     kind: Kind = "background" if len(spots) < 4 else "crystal"
     return Finding(
         kind,
