@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from io import StringIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lauepilot.cli.calibrate import calibrate_file, show, write_folder
 from lauepilot.cli.grains import grains_of, parse_most, show_grains, write_grains
 from lauepilot.cli.index import index_file
 from lauepilot.cli.output import UserError
+from lauepilot.cli.unknown import IndexedUnknown
 from lauepilot.perception.readers import read_any, write_frame
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
@@ -100,3 +102,20 @@ def test_numbers_of_grains_that_make_no_sense(text: str) -> None:
     assert parse_most("3") == 3 and parse_most(" AUTO ") is None
     with pytest.raises(UserError, match="--grains takes a number"):
         parse_most(text)
+
+
+@pytest.mark.parametrize(
+    ("family", "ratio", "nearly"),
+    [
+        ("trigonal", 2.457, "cubic"),
+        ("trigonal", 2.60, ""),
+        ("tetragonal", 1.41, "cubic"),
+        ("hexagonal", 1.0, ""),
+    ],
+)
+def test_a_nearly_cubic_lattice_is_not_sure(family: str, ratio: float, nearly: str) -> None:
+    """A frame of germanium, seen by a detector tilted by 0.3 degrees, was a rhombohedral lattice with c/a = 2.457."""
+    best = SimpleNamespace(family=family, ratios=np.array([ratio]))
+    result = SimpleNamespace(best=best, sure=True)
+    found = IndexedUnknown(load_instrument("bm32"), ("x",), (), None, result)  # type: ignore[arg-type]
+    assert (found.nearly, found.sure) == (nearly, not nearly)

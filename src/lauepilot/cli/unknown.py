@@ -32,6 +32,11 @@ _NO_AXES = (
     "written by lauepilot (.h5) or with these axes in NeXus, or one frame alone."
 )
 
+#: c/a of cubic lattices in the axes of lower families, and the relative error of a ratio that a tilt of the detector by some
+#: tenths of a degree makes: tilts are not refined here.
+NEARLY = {"trigonal": tuple(np.sqrt((6.0, 1.5, 0.375))), "tetragonal": (1.0, np.sqrt(2.0), np.sqrt(0.5))}
+TILT_DOES = 5e-3
+
 
 @dataclass(frozen=True, eq=False)
 class IndexedUnknown:
@@ -60,7 +65,17 @@ class IndexedUnknown:
     @property
     def sure(self) -> bool:
         """Whether there is an answer to stand by."""
-        return self.result.sure
+        return self.result.sure and not self.nearly
+
+    @property
+    def nearly(self) -> str:
+        """The more symmetric family that the ratios miss by less than a wrong tilt of the detector does; else empty."""
+        best = self.result.best
+        if best is None:
+            return ""
+        offered = NEARLY.get(best.family, ())
+        ratio = dict(zip(RATIOS[best.family], best.ratios, strict=True)).get("c/a", np.nan)
+        return "cubic" if any(abs(ratio / cubic - 1.0) < TILT_DOES for cubic in offered) else ""
 
 
 def index_unknown(
@@ -157,8 +172,9 @@ def record(found: IndexedUnknown) -> dict[str, Any]:
         "instrument": found.instrument.name,
         "files": found.sources,
         "n_spots": result.n_spots,
-        "sure": result.sure,
+        "sure": found.sure,
         "confidence": result.confidence,
+        "nearly": found.nearly or None,
         "best": None if result.best is None else solution_record(result.best),
         "alternatives": [solution_record(s) for s in result.alternatives[:3]],
         "frame": "sample holder (laboratory at goniometer zero): " + FRAME_TEXT + "; cell with a = 1",
@@ -176,7 +192,13 @@ def show(out: Console, found: IndexedUnknown) -> None:
             "[bold red]I do not know:[/] no lattice stands out from chance. Take another frame, turned by 30 degrees."
         )
         return
-    if not result.sure:
+    if found.nearly:
+        out.print(
+            f"[bold red]I do not know:[/] the ratio is that of a {found.nearly} lattice to within what a tilt of the "
+            "detector does, which is not refined here. Calibrate it first (--calibrate), or believe the other one.",
+            soft_wrap=True,
+        )
+    elif not result.sure:
         out.print(
             f"[bold red]I do not know:[/] confidence {result.confidence:.3f}. Take another frame, turned by 30 degrees, and "
             "give both. What follows is the best guess, not an answer.",
