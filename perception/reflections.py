@@ -210,7 +210,10 @@ def read_reflections(
                 f"{path}: reflection {number} has {len(row)} values for {len(head)} columns."
             )
         try:
-            values = {name: float(cell) for name, cell in zip(head, row, strict=True) if cell.strip()}
+            if empty := [name for name, cell in zip(head, row, strict=True) if not cell.strip()]:
+                # A forgotten angle is not zero: only a column that is left out says that an axis stood there.
+                raise ReflectionError(f"{path}: reflection {number} has no {', '.join(empty)}.")
+            values = {name: float(cell) for name, cell in zip(head, row, strict=True)}
         except ValueError as error:
             raise ReflectionError(f"{path}: reflection {number}: {error}.") from None
         try:

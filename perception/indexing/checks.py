@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from lauepilot.perception.observation import SpotList
+
+#: Spots nearer than this are one spot that is listed twice; and the share of them that a list may hold.
+SAME_PX, REPEATED = 0.3, 0.2
 
 
 class IndexingError(ValueError):
@@ -17,7 +21,7 @@ def check_spots(spots: SpotList) -> None:
     Raises
     ------
     IndexingError
-        If there are fewer than four spots, arrays do not belong together, or hold NaN.
+        If there are fewer than four spots, arrays do not belong together, hold NaN, or list many spots twice.
     """
     n = len(spots)
     shapes = (np.shape(spots.pixels), np.shape(spots.covariance_px2), np.shape(spots.counts))
@@ -36,4 +40,10 @@ def check_spots(spots: SpotList) -> None:
         raise IndexingError(
             f"{n - int(good.sum())} of {n} spots have pixels, errors or counts that are no finite numbers; the first is "
             f"number {int(np.argmin(good))}. Leave them out: spots.take(numpy.isfinite(spots.pixels).all(axis=1))."
+        )
+    repeated = len(np.unique(cKDTree(spots.pixels).query_pairs(SAME_PX, output_type="ndarray")))
+    if repeated > REPEATED * n:
+        # The same evidence counted twice makes any answer look sure.
+        raise IndexingError(
+            f"{repeated} of {n} spots lie within {SAME_PX} pixels of another: is each listed more than once? Join them first."
         )

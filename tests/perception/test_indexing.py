@@ -165,6 +165,14 @@ def test_spots_that_are_no_numbers_are_refused_before_compiled_code_reads_them(w
         ix.index(replace(spots, counts=spots.counts[1:]))
 
 
+def test_spots_that_are_listed_again_and_again_are_refused() -> None:
+    """Evidence counted four times made forty random spots look nine parts in ten sure."""
+    rng = np.random.default_rng(3)
+    pixels = np.tile(rng.uniform(50, 950, (10, 2)), (4, 1)) + rng.normal(0.0, 0.05, (40, 2))
+    with pytest.raises(IndexingError, match="40 of 40 spots lie within"):
+        indexer("si", "lab").index(spot_list(pixels, np.ones(40)))
+
+
 def test_pose_is_found_with_the_orientation() -> None:
     """Centre 0.5 mm, distance 0.5 mm, tilts 0.5 degrees off: the pose comes back, predictions to a tenth of a pixel."""
     ix = indexer("si", "lab")

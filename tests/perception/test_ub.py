@@ -303,6 +303,7 @@ def test_a_cell_that_is_not_determined_is_refused():
         ("h,k,l,delta\n1,0,0,0\n", "leaves the direct one"),
         ("h,k,l,delta,energy_kev\n1,0,0,20,-8\n", "energy must be positive"),
         ("h,k,l,col,row\n1,0,0,5,\n", "reflection 1 has no row"),
+        ("h,k,l,chi,delta\n1,0,0,,5\n", "reflection 1 has no chi"),
         ("h,k,l,qx,qy,qz,energy_kev\n1,0,0,0,0,1,8\n", "against the beam"),
         ("h,k,l,qx,qy,qz,energy_kev\n1,0,0,0,0.1,-1,-8\n", "energy must be positive"),
         ("h,k,l,qx,qy,qz,energy_kev\n1,0,0,0,0.1,-1,nan\n", "energy must be positive"),
