@@ -45,5 +45,5 @@ def check_spots(spots: SpotList) -> None:
     if repeated > REPEATED * n:
         # The same evidence counted twice makes any answer look sure.
         raise IndexingError(
-            f"{repeated} of {n} spots lie within {SAME_PX} pixels of another: is each listed more than once? Join them first."
+            f"{repeated} of {n} spots lie within {SAME_PX} pixels of another: is each listed twice? Join them first."
         )
