@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from scipy.spatial import cKDTree
 
 from lauepilot.cli.index import FRAME_TEXT, with_units
 from lauepilot.cli.output import NotKnown, UserError, write_json
@@ -25,6 +26,9 @@ from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
+
+#: Planes that are looked at for a picture, in lists of spots; and distance within which one explains a spot.
+DEEP, NEAR_PX = 6, 3.0
 
 #: Frames of one crystal must show it at the goniometer's zero, or tell where the axes stood.
 _NO_AXES = (
@@ -225,17 +229,20 @@ def write_folder(found: IndexedUnknown, folder: Path) -> None:
 
 
 def draw(found: IndexedUnknown, path: Path) -> None:
-    """The first frame with its spots, and where low-index planes of the solution reflect."""
+    """The first frame with its spots, the planes that explain them, and those of lowest indices, found or not."""
     spots, z = found.frames[0]
     best = found.result.best
     detector, hkl, predicted, title = found.instrument.detector, None, None, "unknown lattice"
     if best is not None:
         shift = (best.centre_px[0] - detector.centre_px[0], best.centre_px[1] - detector.centre_px[1])
         detector = with_distance(detector, best.distance_mm, shift)
-        hkl, predicted = low_index_spots(best, z, detector, len(spots))
+        hkl, predicted = low_index_spots(best, z, detector, DEEP * len(spots))
+        found_there = cKDTree(spots.pixels).query(predicted)[0] < NEAR_PX
+        drawn = found_there | (np.arange(len(hkl)) < len(spots) // 3)
+        hkl, predicted = hkl[drawn], predicted[drawn]
         title = f"{best.family} {best.centring}" + ("" if found.sure else " (unsure)")
     counts = None if found.first is None else found.first.counts
     draw_pattern(
-        path, detector, title=title, note=found.sources[0], counts=counts, found=spots.pixels,
+        path, detector, title=title, note=Path(found.sources[0]).name, counts=counts, found=spots.pixels,
         predicted=predicted, hkl=hkl,
     )  # fmt: skip
