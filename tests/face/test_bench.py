@@ -86,7 +86,9 @@ def test_the_printed_object(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(r["goal"], r["met"]) for r in rows] == [(5.0, True), (3000.0, False), (None, None)]
     assert [r["verdict"] for r in rows] == ["met", "missed", ""]
     json.dumps(result)
-    with pytest.raises(ValueError, match=r"no benchmark 'speed'\. Known: simulator, indexing, precision, align"):
+    with pytest.raises(
+        ValueError, match=r"no benchmark 'speed'\. Known: simulator, indexing, precision, align"
+    ):
         bench.run("speed")
 
 
