@@ -194,6 +194,10 @@ def nan_frame(path):
     np.save(path, frame)
 
 
+def nine_spots(path):
+    path.write_text("peak_X peak_Y peak_Isub\n" + "".join(f"{71 * i} {53 * i} 3\n" for i in range(9)))
+
+
 BAD = {
     "no file": (lambda p: None, "nothing.tif", (), "nothing.tif"),
     "unknown format": (lambda p: p.write_text("x"), "frame.xyz", (), "xyz"),
@@ -204,8 +208,8 @@ BAD = {
                   "frame.npy", (), "saturated"),
     "NaN": (nan_frame, "frame.npy", (), "NaN"),
     "two detectors": (lambda p: np.save(p, np.ones((1000, 2000), np.uint16)), "frame.npy", (), "2 detectors side by side"),
-    "photons of a list": (lambda p: p.write_text("peak_X peak_Y peak_Isub\n" + "1 2 3\n" * 9), "spots.dat", ("--photons",),
-                          "needs a frame"),
+    "photons of a list": (nine_spots,
+                          "spots.dat", ("--photons",), "needs a frame"),
     "number of grains": (lambda p: None, "frame.npy", ("--grains", "some"), "'auto'"),
     "no such frame": (lambda p: np.save(p, np.ones((1000, 1000), np.uint16)), "frame.npy", ("--number", "3"), "1 frames"),
     "no datasets": (lambda p: np.save(p, np.ones((1000, 1000), np.uint16)), "frame.npy", ("--dataset", "/a"), "no HDF5"),

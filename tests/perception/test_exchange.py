@@ -35,7 +35,6 @@ from lauepilot.simulator.goniometer import Axis, Goniometer
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import Orientation
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "laue"
 CRYSTALS = ("si", "quartz", "jarosite", "ca2ruo4", "feps3", "kyanite")
 SIX = Goniometer(
     tuple(Axis(n, "rotation", tuple(np.array(d) @ TO_YOU), (-180.0, 180.0), 1.0) for n, d in YOU_CIRCLES)
@@ -253,10 +252,10 @@ def test_lauetools_puts_the_spots_where_the_file_says(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.rad2deg(np.arctan2(out[:, 1], out[:, 2])), chi, atol=2e-5)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real lists of ../shared/data are not here")
 @pytest.mark.parametrize("name", ["Ge0001.fit", "Ge_blanc_0000_LT_5.fit", "3C-SiC_img_10066.fit"])
-def test_real_fit_files_are_read(name):
-    found, fit = read_orientation(DATA / name), read_fit(DATA / name)
+def test_real_fit_files_are_read(shared_data, name):
+    path = shared_data / "laue" / name
+    found, fit = read_orientation(path), read_fit(path)
     np.testing.assert_allclose(found.ub, fit.ub, atol=1e-12)
     assert (found.of, found.axes, found.covariance) == ("laboratory", None, None)
     assert rotation_angle(found.u @ fit.u_lab.T) < 1e-12

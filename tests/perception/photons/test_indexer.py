@@ -155,7 +155,7 @@ def test_what_a_user_sees():
     assert "Orientation known to" in "\n".join(answer.lines())
     record = answer.record()
     assert record["verdict"] == "sure" and record["file"] == "faint.h5"
-    assert np.rad2deg(misorientation(record["modes"][0]["u"], u, SI.symmetry)) < 0.5
+    assert np.rad2deg(misorientation(record["modes"][0]["U"], u, SI.symmetry)) < 0.5
     dark = background_rate(LAB.detector).astype(float)
     empty = index_photons(Frame(rng.poisson(dark * (80.0 / dark.sum())), 1.0), SI, LAB)
     assert "I do not know" in "\n".join(empty.lines())
