@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from lauepilot.cli.index import FRAME_TEXT, SURE, Indexed, directions, spot_table, strain_chance
+from lauepilot.cli.index import FRAME_TEXT, SURE, Indexed, spot_table, strain_chance
 from lauepilot.cli.output import write_json
-from lauepilot.cli.pictures import draw_pattern
+from lauepilot.cli.overview import answer_layer
 from lauepilot.cli.tables import matrix_lines
-from lauepilot.perception.indexing.refine import predict_pixels
+from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray, rotation_vector
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS
-from lauepilot.simulator.laue import predict_spots
 from lauepilot.simulator.orientation import Orientation
 
 #: A strain is told of if chance makes one as large less often than this.
@@ -121,27 +119,10 @@ def cell_of(b: FloatArray) -> FloatArray:
     return np.concatenate([lengths, angles])
 
 
-def prediction(indexed: Indexed, missing: int = 40) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Pixels (m, 2) and indices (m, 3) of predicted spots: those found, brightest first, then the brightest others.
-
-    Others are listed down to what the faintest quarter of the found ones has: the rest may well lie below the background.
-    """
-    fit, found = indexed.result.refinement, spot_table(indexed)
-    if fit is None:
-        return found.predicted, found.hkl
-    spots = predict_spots(indexed.table, fit.u, fit.detector)
-    pixels = predict_pixels(fit.u, directions(indexed, fit)[spots.ray], fit.detector)
-    seen = np.linalg.norm(pixels[:, None] - found.predicted[None], axis=-1).min(axis=1, initial=np.inf) < 0.5
-    floor = np.quantile(spots.rate_per_s[seen], 0.25) if seen.any() else 0.0
-    others = np.flatnonzero(~seen & (spots.rate_per_s > floor))
-    others = others[np.argsort(-spots.rate_per_s[others])][:missing]
-    return np.concatenate([found.predicted, pixels[others]]), np.concatenate([found.hkl, spots.hkl[others]])
-
-
 def draw(indexed: Indexed, path: Path, title: str = "", note: str = "") -> None:
     """The overlay picture: frame, found spots, predicted spots with their indices; ``note`` where these tell nothing."""
     result = indexed.result
-    pixels, hkl = prediction(indexed)
+    layer = answer_layer(indexed)
     explained = np.zeros(len(indexed.spots), dtype=bool)
     note = note or f"{len(indexed.spots)} spots found; no orientation stands out"
     if result.refinement is not None and result.orientation is not None:
@@ -163,8 +144,8 @@ def draw(indexed: Indexed, path: Path, title: str = "", note: str = "") -> None:
         counts=None if indexed.frame is None else indexed.frame.counts,
         found=indexed.spots.pixels,
         indexed=explained,
-        predicted=pixels,
-        hkl=hkl,
+        predicted=layer.pixels,
+        hkl=layer.hkl,
     )
 
 
