@@ -28,13 +28,13 @@ from lauepilot.cli.unknown import draw as draw_unknown
 from lauepilot.cli.unknown import index_unknown
 from lauepilot.perception.calibrate import calibrate
 from lauepilot.perception.exchange.frames import TO_BEAM_X, TO_YOU, you_frame
+from lauepilot.perception.files.readers import write_frame
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.sphere import pixel_normals
 from lauepilot.perception.judge import FLIPS
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
 from lauepilot.perception.photons.indexer import PhotonIndexer
-from lauepilot.perception.readers import write_frame
 from lauepilot.pictures.greys import RESIDUAL, ZONE
 from lauepilot.simulator.conventions import HC_KEV_A, random_rotation, rotation_matrix
 from lauepilot.simulator.crystal import load_crystal

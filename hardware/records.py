@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lauepilot.hardware.metadata import plain
-from lauepilot.perception.readers import write_frame
+from lauepilot.perception.files.readers import write_frame
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
 

@@ -14,13 +14,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from lauepilot.perception.files.lauetools import LaueToolsGeometry, azimuth_rad
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, pose_difference, predict_pixels, strained
 from lauepilot.perception.indexing.rough import index_rough
 from lauepilot.perception.indexing.sphere import pixel_normals
-from lauepilot.perception.lauetools import LaueToolsGeometry, azimuth_rad
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import FloatArray, nearest_rotation, rotation_matrix
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import Detector

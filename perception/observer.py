@@ -15,7 +15,7 @@ from lauepilot.perception.indexing.indexer import Indexer, IndexingError
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.indexing.sphere import on_sphere, pixel_normals
 from lauepilot.perception.observation import Belief, Observation
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument

@@ -20,7 +20,7 @@ from lauepilot.perception.exchange.stored import (
     note,
     note_text,
 )
-from lauepilot.perception.lauetools import (
+from lauepilot.perception.files.lauetools import (
     FROM_LAUETOOLS,
     LaueToolsGeometry,
     azimuth_rad,

@@ -13,8 +13,8 @@ from PIL import Image
 
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.align import prepare
+from lauepilot.perception.files.readers import read_any, read_frame
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move
-from lauepilot.perception.readers import read_any, read_frame
 from lauepilot.simulator.conventions import rotation_angle
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument

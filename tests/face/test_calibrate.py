@@ -18,7 +18,7 @@ from lauepilot.cli.grains import grains_of, parse_most, show_grains, write_grain
 from lauepilot.cli.index import index_file
 from lauepilot.cli.output import UserError
 from lauepilot.cli.unknown import IndexedUnknown
-from lauepilot.perception.readers import read_any, write_frame
+from lauepilot.perception.files.readers import read_any, write_frame
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults

@@ -12,7 +12,7 @@ from lauepilot.cli.output import Exit, UserError, write_json
 from lauepilot.cli.reorient import run_reorient
 from lauepilot.cli.report import ub_record
 from lauepilot.perception.exchange.files import FORMATS, read_orientation
-from lauepilot.perception.reflections import ReflectionError, read_reflections
+from lauepilot.perception.reflections.measured import ReflectionError, read_reflections
 from lauepilot.simulator.conventions import HC_KEV_A, random_rotation, rotation_angle
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.goniometer import ReachError

@@ -14,9 +14,9 @@ from scipy.spatial.transform import Rotation
 
 from lauepilot import simulator
 from lauepilot.cli.index import index_spots, strain_chance
+from lauepilot.perception.files.lauetools import read_fit
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels, strained
-from lauepilot.perception.lauetools import read_fit
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal

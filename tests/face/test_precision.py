@@ -9,7 +9,7 @@ from lauepilot.bench import precision
 from lauepilot.bench.figures import GOALS, Goal
 from lauepilot.bench.precision_trials import Cell, Trial
 from lauepilot.bench.psychometric import fitted
-from lauepilot.perception.bound import fisher_information
+from lauepilot.perception.limits.bound import fisher_information
 from lauepilot.simulator.conventions import random_rotation
 
 

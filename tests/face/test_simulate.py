@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lauepilot.perception.readers import read_frame
+from lauepilot.perception.files.readers import read_frame
 
 OUT = ("frame.h5", "frame.tif", "frame.edf", "frame.png", "frame.npy")
 

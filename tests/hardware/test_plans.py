@@ -18,8 +18,8 @@ from lauepilot.hardware.errors import HardwareError, MotionError
 from lauepilot.hardware.plans import align_crystal
 from lauepilot.hardware.protocols import Agent, Observer
 from lauepilot.hardware.records import LocalRecorder
+from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
-from lauepilot.perception.readers import read_frame
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults
 from lauepilot.simulator.frame import Frame

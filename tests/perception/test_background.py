@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lauepilot.perception.background import estimate_background
+from lauepilot.perception.spots.background import estimate_background
 from lauepilot.simulator.frame import FrameError
 
 

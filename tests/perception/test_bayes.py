@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lauepilot.perception.bayes import _log_rates, _rotations, bayes_limit
-from lauepilot.perception.bound import BoundError
+from lauepilot.perception.limits.bayes import _log_rates, _rotations, bayes_limit
+from lauepilot.perception.limits.bound import BoundError
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.image import expected_image

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lauepilot.perception.bound import BoundError, FisherInformation, fisher_information
 from lauepilot.perception.indexing.refine import GeometryPrior
+from lauepilot.perception.limits.bound import BoundError, FisherInformation, fisher_information
 from lauepilot.simulator.conventions import random_rotation, rotation_matrix
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector

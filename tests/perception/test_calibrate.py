@@ -19,11 +19,11 @@ from lauepilot.perception.calibrate import (
     instrument_yaml,
     lauetools_det,
 )
+from lauepilot.perception.files.lauetools import FROM_LAUETOOLS, read_det, scattering_angles
+from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError
 from lauepilot.perception.indexing.rough import distortions, hypotheses, index_rough
-from lauepilot.perception.lauetools import FROM_LAUETOOLS, read_det, scattering_angles
-from lauepilot.perception.readers import read_frame
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import instrument_names, load_instrument, parse_instrument

@@ -12,7 +12,7 @@ from lauepilot.bench.resampling import LISTS, measured
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import refine
 from lauepilot.perception.observer import USUAL_PRIOR
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.frame import Frame

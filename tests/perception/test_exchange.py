@@ -28,7 +28,7 @@ from lauepilot.perception.exchange.frames import (
     you_frame,
 )
 from lauepilot.perception.exchange.stored import canonical, cell_of
-from lauepilot.perception.lauetools import read_fit
+from lauepilot.perception.files.lauetools import read_fit
 from lauepilot.simulator.conventions import BEAM, axis_rotation, random_rotation, rotation_angle
 from lauepilot.simulator.crystal import busing_levy_b, load_crystal
 from lauepilot.simulator.goniometer import Axis, Goniometer

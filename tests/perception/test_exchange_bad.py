@@ -10,7 +10,7 @@ import pytest
 
 from lauepilot.perception.exchange.files import FORMATS, read_orientation, write_orientation
 from lauepilot.perception.exchange.stored import ExchangeError, cell_of
-from lauepilot.perception.lauetools import LaueToolsError
+from lauepilot.perception.files.lauetools import LaueToolsError
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument

@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import minimize
 
 from lauepilot.bench.grains import matched, mixture
-from lauepilot.perception.grains import _em, index_grains
-from lauepilot.perception.grains_fit import Pairs, fit_together
+from lauepilot.perception.grains.find import _em, index_grains
+from lauepilot.perception.grains.fit import Pairs, fit_together
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError
 from lauepilot.perception.indexing.refine import GeometryPrior, refine
 from lauepilot.perception.observation import SpotList

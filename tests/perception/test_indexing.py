@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from lauepilot.perception.grains import index_grains
+from lauepilot.perception.files.lauetools import read_cor, read_dat, read_fit
+from lauepilot.perception.files.readers import read_any
+from lauepilot.perception.grains.find import index_grains
 from lauepilot.perception.indexing.catalogue import Catalogue, cell_of
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError
 from lauepilot.perception.indexing.refine import GeometryPrior, pose_difference, refine
 from lauepilot.perception.indexing.rough import index_rough
 from lauepilot.perception.indexing.score import quick_score
 from lauepilot.perception.indexing.sphere import on_sphere, pixel_area, pixel_normals
-from lauepilot.perception.lauetools import read_cor, read_dat, read_fit
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.readers import read_any
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import nearest_rotation, random_rotation, rotation_angle, rotation_matrix
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument

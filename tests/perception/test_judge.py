@@ -10,14 +10,14 @@ import pytest
 from scipy.spatial import cKDTree
 
 from lauepilot.perception.alike import alike_in_zoo, lines, same_directions
+from lauepilot.perception.files.lauetools import read_dat, read_fit
+from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
 from lauepilot.perception.judge import can_be_told, judge, mirror_remark, wrong_shape
-from lauepilot.perception.lauetools import read_dat, read_fit
 from lauepilot.perception.observer import USUAL_PRIOR
-from lauepilot.perception.readers import read_frame
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import random_rotation, rotation_angle
 from lauepilot.simulator.crystal import busing_levy_b, load_crystal, zoo_names
 from lauepilot.simulator.faults import Faults

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lauepilot.perception.lauetools import (
+from lauepilot.perception.files.lauetools import (
     FROM_LAUETOOLS,
     LaueToolsError,
     LaueToolsGeometry,

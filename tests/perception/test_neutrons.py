@@ -13,7 +13,7 @@ from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import Crystal, load_crystal
 from lauepilot.simulator.faults import Faults

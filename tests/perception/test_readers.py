@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lauepilot.perception.lauetools import read_fit
-from lauepilot.perception.readers import FrameFileError, read_any, read_frame, write_frame
+from lauepilot.perception.files.lauetools import read_fit
+from lauepilot.perception.files.readers import FrameFileError, read_any, read_frame, write_frame
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import load_instrument
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.readers import read_frame
-from lauepilot.perception.spots import _live, find_spots
+from lauepilot.perception.spots.find import _live, find_spots
 from lauepilot.simulator.detector import Region
 from lauepilot.simulator.frame import Frame, FrameError
 from lauepilot.simulator.instrument import load_instrument

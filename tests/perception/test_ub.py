@@ -8,8 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from lauepilot.perception.reflections import Reflection, ReflectionError, arm_direction, read_reflections
-from lauepilot.perception.ub import free_parameters, ub_from_reflections, ub_from_two
+from lauepilot.perception.reflections.measured import (
+    Reflection,
+    ReflectionError,
+    arm_direction,
+    read_reflections,
+)
+from lauepilot.perception.reflections.ub import free_parameters, ub_from_reflections, ub_from_two
 from lauepilot.simulator.conventions import (
     BEAM,
     HC_KEV_A,

@@ -10,7 +10,7 @@ import pytest
 from lauepilot.cli.index import Indexed, index_spots
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument

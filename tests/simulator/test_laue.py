@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lauepilot.bench import lauetools
-from lauepilot.perception.lauetools import LaueToolsFit, read_fit
+from lauepilot.perception.files.lauetools import LaueToolsFit, read_fit
 from lauepilot.simulator.conventions import HC_KEV_A, axis_rotation, random_rotation
 from lauepilot.simulator.crystal import Crystal, load_crystal
 from lauepilot.simulator.instrument import Instrument, InstrumentError, load_instrument

@@ -10,7 +10,7 @@ import numpy as np
 from lauepilot.bench.figures import Figure, median, share
 from lauepilot.bench.lists import anywhere
 from lauepilot.bench.timing import CLOCK, one_core, timed
-from lauepilot.perception.grains import SURE, Grain, index_grains
+from lauepilot.perception.grains.find import SURE, Grain, index_grains
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray, random_rotation

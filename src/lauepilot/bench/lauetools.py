@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.perception.lauetools import FROM_LAUETOOLS, LaueToolsGeometry, scattering_angles
+from lauepilot.perception.files.lauetools import FROM_LAUETOOLS, LaueToolsGeometry, scattering_angles
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray, nearest_rotation
 from lauepilot.simulator.crystal import Crystal

@@ -14,10 +14,10 @@ import numpy as np
 from scipy.stats import chi2
 
 from lauepilot.bench.timing import timed
-from lauepilot.perception.bound import fisher_information
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError
+from lauepilot.perception.limits.bound import fisher_information
 from lauepilot.perception.photons.indexer import PhotonIndexer
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import FloatArray, random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.detector import Detector

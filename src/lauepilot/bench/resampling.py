@@ -15,9 +15,9 @@ import numpy as np
 from scipy.stats import chi2
 
 from lauepilot.bench.figures import wilson
+from lauepilot.perception.files.lauetools import read_cor, read_dat, read_fit
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior, refine
-from lauepilot.perception.lauetools import read_cor, read_dat, read_fit
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray, nearest_rotation
 from lauepilot.simulator.crystal import load_crystal

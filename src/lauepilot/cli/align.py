@@ -32,12 +32,12 @@ from lauepilot.hardware.metadata import versions
 from lauepilot.hardware.plans import AlignResult, align_crystal
 from lauepilot.hardware.protocols import Agent
 from lauepilot.hardware.records import LocalRecorder
+from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.indexing.indexer import IndexingError
 from lauepilot.perception.indexing.labels import labelled_like
 from lauepilot.perception.observation import Declare, Expose, Move
 from lauepilot.perception.observer import Observer
-from lauepilot.perception.readers import read_frame
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.perception.task import Task
 from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray

@@ -18,7 +18,7 @@ from lauepilot.cli.index import Indexed, index_file
 from lauepilot.cli.output import UserError, write_json
 from lauepilot.cli.photons import IndexedPhotons, index_photons, spots_hopeless
 from lauepilot.cli.tables import matrix_lines
-from lauepilot.perception.grains import Grain
+from lauepilot.perception.grains.find import Grain
 from lauepilot.perception.indexing.indexer import IndexResult
 from lauepilot.pictures import overview as overview_picture
 from lauepilot.pictures import page

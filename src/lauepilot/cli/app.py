@@ -129,7 +129,7 @@ def simulate(
 ) -> int:
     """Render a crystal on an instrument to an image file, with counting noise."""
     from lauepilot.cli import simulate as face
-    from lauepilot.perception.readers import write_frame
+    from lauepilot.perception.files.readers import write_frame
     from lauepilot.simulator.crystal import load_crystal
     from lauepilot.simulator.instrument import load_instrument
 

@@ -22,9 +22,9 @@ from lauepilot.perception.calibrate import (
     instrument_yaml,
     lauetools_det,
 )
+from lauepilot.perception.files.lauetools_text import LaueToolsError
+from lauepilot.perception.files.readers import read_any
 from lauepilot.perception.indexing.indexer import Indexer
-from lauepilot.perception.lauetools_text import LaueToolsError
-from lauepilot.perception.readers import read_any
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS
 from lauepilot.simulator.instrument import Instrument

@@ -17,8 +17,8 @@ from lauepilot.cli.tables import console, matrix_lines
 from lauepilot.perception.exchange.files import FORMATS, read_orientation, write_orientation
 from lauepilot.perception.exchange.frames import libhkl_geometry, you_frame
 from lauepilot.perception.exchange.stored import StoredOrientation
-from lauepilot.perception.reflections import Reflection, read_reflections
-from lauepilot.perception.ub import UbResult, ub_from_reflections
+from lauepilot.perception.reflections.measured import Reflection, read_reflections
+from lauepilot.perception.reflections.ub import UbResult, ub_from_reflections
 from lauepilot.simulator.crystal import Crystal, CrystalError, load_crystal
 from lauepilot.simulator.goniometer import Goniometer
 from lauepilot.simulator.instrument import Instrument, InstrumentError, load_instrument

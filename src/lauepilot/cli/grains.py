@@ -15,7 +15,7 @@ from rich.table import Table
 from lauepilot.cli.index import USUAL_STRAIN, Indexed
 from lauepilot.cli.output import UserError, write_json
 from lauepilot.cli.report import ub_record
-from lauepilot.perception.grains import Grain, index_grains
+from lauepilot.perception.grains.find import Grain, index_grains
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.observer import USUAL_PRIOR

@@ -14,14 +14,14 @@ from rich.console import Console
 from lauepilot.cli.output import UserError
 from lauepilot.perception.calibrate import SURE as SURE_OF_POSE
 from lauepilot.perception.calibrate import drawing_prior
+from lauepilot.perception.files.readers import FrameInput, read_any
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
 from lauepilot.perception.judge import ENOUGH, Finding, judge, wrong_shape
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
-from lauepilot.perception.readers import FrameInput, read_any
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import HC_KEV_A, FloatArray, rotation_matrix
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector

@@ -14,9 +14,9 @@ from scipy.spatial import cKDTree
 from lauepilot.cli.index import FRAME_TEXT, with_units
 from lauepilot.cli.output import NotKnown, UserError, write_json
 from lauepilot.cli.tables import matrix_lines
+from lauepilot.perception.files.readers import read_any
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.readers import read_any
-from lauepilot.perception.spots import find_spots
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.perception.unknown.lattice import RATIOS
 from lauepilot.perception.unknown.predict import low_index_spots
 from lauepilot.perception.unknown.result import Solution, UnknownResult

@@ -12,7 +12,7 @@ from PIL import Image
 from lauepilot.cli import simulate as simulation
 from lauepilot.cli.output import UserError
 from lauepilot.cli.unknown import index_unknown, record, write_folder
-from lauepilot.perception.readers import write_frame
+from lauepilot.perception.files.readers import write_frame
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import misorientation

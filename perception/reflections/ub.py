@@ -15,7 +15,7 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
-from lauepilot.perception.reflections import Reflection, ReflectionError
+from lauepilot.perception.reflections.measured import Reflection, ReflectionError
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix, rotation_vector
 from lauepilot.simulator.crystal import Crystal, busing_levy_b
 from lauepilot.simulator.goniometer import Goniometer

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from lauepilot.perception.lauetools_text import (
+from lauepilot.perception.files.lauetools_text import (
     LaueToolsError,
     either,
     line_after,

@@ -1,4 +1,4 @@
-"""Kernels of the spot search: residual, smoothing, maxima. For `lauepilot.perception.spots`."""
+"""Kernels of the spot search: residual, smoothing, maxima. For `lauepilot.perception.spots.find`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.perception.background import Image
+from lauepilot.perception.spots.background import Image
 
 
 @numba.njit(cache=True)

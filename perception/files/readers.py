@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.perception import lauetools, nexus
-from lauepilot.perception.nexus import FrameFileError
+from lauepilot.perception.files import lauetools, nexus
+from lauepilot.perception.files.nexus import FrameFileError
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame
@@ -65,7 +65,7 @@ class FrameInput:
         LaueTools' spots, brightest first; None for frames.
     detector
         Geometry stored in the file (LaueTools, own files); None if there is none. Spots of LaueTools have
-        pixels in its own counting (see `lauepilot.perception.lauetools`), and so has this detector.
+        pixels in its own counting (see `lauepilot.perception.files.lauetools`), and so has this detector.
     mask
         (rows, cols), True where a pixel is valid; None if all are.
     """

@@ -1,7 +1,7 @@
 """The Bayes limit: how well an orientation can be told from a frame at all, where photons are too few for Cramer and Rao.
 
 With a handful of photons the likelihood has several humps and no estimator is unbiased; the bound of
-`lauepilot.perception.bound` then promises what nobody can keep. The mean square error of any estimator whatever is at
+`lauepilot.perception.limits.bound` then promises what nobody can keep. The mean square error of any estimator whatever is at
 least the mean posterior variance (van Trees 1968, Detection, Estimation and Modulation Theory I, section 2.4), which is
 found here by simulation: frames are drawn, and each one's exact posterior is summed over rotations drawn around the
 truth, with flux, background and width known. What is unknown besides can only make it worse.
@@ -15,14 +15,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.perception.bound import (
+from lauepilot.perception.limits.bound import (
     BoundError,
     FisherInformation,
     fisher_information,
     rays_near,
     spot_values,
 )
-from lauepilot.perception.bound_kernels import REACH, live_shares
+from lauepilot.perception.limits.kernels import REACH, live_shares
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.image import DEFAULT_PROFILE, background_rate, expected_image, live_pixels
 from lauepilot.simulator.laue import RayTable

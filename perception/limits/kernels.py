@@ -1,4 +1,4 @@
-"""Compiled loops of `lauepilot.perception.bound`: stamps of spots with their derivatives, and the information matrix.
+"""Compiled loops of `lauepilot.perception.limits.bound`: stamps of spots with their derivatives, and the information matrix.
 
 A spot is six numbers: col, row, covariance (col col, col row, row row) in pixels squared, and the logarithm of its photons.
 """

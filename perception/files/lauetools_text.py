@@ -1,4 +1,4 @@
-"""Text of LaueTools files: tables with a head, marked lines, matrices (for `lauepilot.perception.lauetools`)."""
+"""Text of LaueTools files: tables with a head, marked lines, matrices (for `lauepilot.perception.files.lauetools`)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from lauepilot.perception.grains_fit import Fitted, Pairs, fit_together
+from lauepilot.perception.grains.fit import Fitted, Pairs, fit_together
 from lauepilot.perception.indexing.checks import check_spots
 from lauepilot.perception.indexing.indexer import POSE_PX, TEMPER, Indexer, IndexingError, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained

@@ -5,7 +5,7 @@ A frame is independent Poisson counts of means ``mu``, so that its information a
 of that matrix (Kay 1993, Fundamentals of Statistical Signal Processing: Estimation Theory, sections 3.7 and 3.9).
 The means are those of `lauepilot.simulator`: rays of a `RayTable`, spots with core and halo integrated over pixels, clipped
 at the sensor's edge and at blind regions, on a background of known shape. Where counts are too few for
-unbiased estimators to mean anything, see `lauepilot.perception.bayes`.
+unbiased estimators to mean anything, see `lauepilot.perception.limits.bayes`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.perception.bound_kernels import REACH, information, live_shares
 from lauepilot.perception.indexing.refine import GeometryPrior
+from lauepilot.perception.limits.kernels import REACH, information, live_shares
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.corrections import polarisation
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector

@@ -1,8 +1,8 @@
 """Spots in a frame: where they are to a fraction of a pixel, how sure that is, and how many photons they hold.
 
 The frame minus its background is smoothed with two Gaussians; maxima that stand out of the noise are candidates,
-fitted by `lauepilot.perception.spotfit`. The threshold is the value that smoothed Poisson noise exceeds as seldom as a
-normal number exceeds so many standard deviations (`lauepilot.perception.spotlevels`): it means the same at 0.001 and at
+fitted by `lauepilot.perception.spots.fit`. The threshold is the value that smoothed Poisson noise exceeds as seldom as a
+normal number exceeds so many standard deviations (`lauepilot.perception.spots.levels`): it means the same at 0.001 and at
 1000 counts a pixel, where the one is five photons close together and the other a slight swelling.
 """
 
@@ -13,11 +13,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.perception import spotsearch
-from lauepilot.perception.background import BackgroundEstimate, Image, estimate_background
 from lauepilot.perception.observation import SpotList
-from lauepilot.perception.spotfit import CC, COL, CR, FLUX, ROW, RR, deviance, fit_spots
-from lauepilot.perception.spotlevels import tail_levels
+from lauepilot.perception.spots import search as spotsearch
+from lauepilot.perception.spots.background import BackgroundEstimate, Image, estimate_background
+from lauepilot.perception.spots.fit import CC, COL, CR, FLUX, ROW, RR, deviance, fit_spots
+from lauepilot.perception.spots.levels import tail_levels
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame

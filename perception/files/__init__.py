@@ -1,0 +1,1 @@
+"""Frames and lists of spots in the files of others."""

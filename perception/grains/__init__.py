@@ -1,0 +1,1 @@
+"""Several orientations in one frame."""

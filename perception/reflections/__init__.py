@@ -1,0 +1,1 @@
+"""UB from reflections measured on a monochromatic instrument."""
