@@ -90,6 +90,8 @@ def test_the_printed_object(monkeypatch: pytest.MonkeyPatch) -> None:
         ValueError, match=r"no benchmark 'speed'\. Known: simulator, indexing, precision, align"
     ):
         bench.run("speed")
+    with pytest.raises(ValueError, match=r"simulator was asked for in 2 processes.*precision only"):
+        bench.run("simulator", jobs=2)
 
 
 def test_true_lists_do_not_come_from_the_indexers_table() -> None:

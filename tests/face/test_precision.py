@@ -110,3 +110,13 @@ def test_frames_hold_the_photons_that_were_asked_for() -> None:
     trials = cell.trials(3000.0, 1.0, 1, rng, {"spots": 1, "photons": 1})
     assert [t.method for t in trials] == ["spots", "photons"]
     assert all(t.right and t.error2 < 20 * t.bound2 for t in trials)
+
+
+@pytest.mark.slow
+def test_processes_share_the_trials_and_change_nothing() -> None:
+    tasks = [("si", 1e3, 1.0, {"spots": 3, "photons": 2}), ("si", 1e4, 10.0, {"spots": 2, "photons": 3})]
+    alone = [t for trials in precision._spread(tasks, 1) for t in trials]
+    shared = [t for trials in precision._spread(tasks, 2) for t in trials]
+    assert [(t.method, t.counts) for t in alone] == [(t.method, t.counts) for t in shared]
+    for one, two in zip(alone, shared, strict=True):
+        assert (two.error2, two.distance2) == (one.error2, one.distance2)

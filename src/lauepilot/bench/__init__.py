@@ -24,7 +24,13 @@ WHATS = tuple(GOALS)
 PARTS = {"indexing": ("indexing", "unknown", "grains")}
 
 
-def run(what: str, quick: bool = False, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+#: Benchmarks whose trials can be spread over processes.
+SPREAD = ("precision",)
+
+
+def run(
+    what: str, quick: bool = False, progress: Callable[[str], None] | None = None, jobs: int = 1
+) -> dict[str, Any]:
     """Measure all figures of one benchmark.
 
     Parameters
@@ -35,6 +41,9 @@ def run(what: str, quick: bool = False, progress: Callable[[str], None] | None =
         Fewer trials; ``n`` of each figure says how many.
     progress
         Called with a line of text now and then.
+    jobs
+        Processes of one thread each that share the trials, for those of `SPREAD`. Same seeds and results; times are those of
+        cores with neighbours.
 
     Returns
     -------
@@ -44,15 +53,20 @@ def run(what: str, quick: bool = False, progress: Callable[[str], None] | None =
     Raises
     ------
     ValueError
-        If there is no such benchmark.
+        If there is no such benchmark, or if it is not one whose trials can be spread.
     """
     if what not in WHATS:
         raise ValueError(f"There is no benchmark {what!r}. Known: {', '.join(WHATS)}.")
+    if jobs != 1 and (jobs < 1 or what not in SPREAD):
+        raise ValueError(
+            f"bench {what} was asked for in {jobs} processes. More than one: {', '.join(SPREAD)} only; leave --jobs out."
+        )
     start = time.perf_counter()
     figures: list[Figure] = []
     for part in PARTS.get(what, (what,)):
         module = importlib.import_module(f"lauepilot.bench.{part}")
-        figures += module.measure(quick, progress or (lambda text: None))
+        spread = {"jobs": jobs} if what in SPREAD else {}
+        figures += module.measure(quick, progress or (lambda text: None), **spread)
     return {
         "bench": what,
         "version": lauepilot.__version__,

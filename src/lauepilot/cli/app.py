@@ -170,22 +170,25 @@ def simulate(
 @app.command(epilog=EXIT_HELP)
 @guarded
 def bench(
-    what: Annotated[str, typer.Argument(help="simulator, indexing or align.")],
+    what: Annotated[str, typer.Argument(help="simulator, indexing, precision or align.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions; the same figures.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes (precision only).")] = 1,
     json_output: JsonOption = False,
 ) -> int:
     """Repeat our figures on this machine, with goals and peers beside them."""
-    from lauepilot.bench import WHATS, figures_table, run
+    from lauepilot.bench import SPREAD, WHATS, figures_table, run
 
     if what not in WHATS:
         raise UserError(f"There is no benchmark {what!r}. Known: {', '.join(WHATS)}.")
+    if jobs > 1 and what not in SPREAD:
+        raise UserError(f"bench {what} runs in one process. --jobs is for {', '.join(SPREAD)}: leave it out.")
     if json_output:
-        print_json(run(what, quick, lambda text: typer.echo(text, err=True)))
+        print_json(run(what, quick, lambda text: typer.echo(text, err=True), jobs))
         return Exit.DONE
     from lauepilot.cli.tables import console, show_bench
 
     screen = console()
-    result = run(what, quick, lambda text: screen.print(text, style="dim"))
+    result = run(what, quick, lambda text: screen.print(text, style="dim"), jobs)
     show_bench(screen, result, figures_table(result))
     return Exit.DONE
 
