@@ -8,7 +8,7 @@ from typing import Any
 
 from bluesky import RunEngine
 
-from lauepilot.hardware.records import LocalRecorder
+from lauepilot.hardware.records.local import LocalRecorder
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lauepilot.hardware.devices import Goniometer, LaueCamera
+from lauepilot.hardware.devices.twin import Goniometer, LaueCamera
 from lauepilot.hardware.protocols import Agent, Task
 
 PACKAGES = ("lauepilot", "bluesky", "ophyd", "numpy", "scipy")

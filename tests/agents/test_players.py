@@ -19,9 +19,9 @@ from lauepilot.agents.bookkeeping import (
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.envs.align import LaueAlignEnv, shared_observer
 from lauepilot.envs.play import Agent, play
-from lauepilot.hardware.devices import connect
+from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
-from lauepilot.hardware.plans import align_crystal
+from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.hardware.protocols import Agent as PlansAgent
 from lauepilot.hardware.protocols import Task as PlansTask
 from lauepilot.perception.observation import (

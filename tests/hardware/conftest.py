@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lauepilot.hardware.devices import connect
+from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.perception.observation import Belief, Observation
 from lauepilot.simulator.frame import Frame

@@ -9,9 +9,9 @@ from bluesky import plan_stubs as bps
 from bluesky.protocols import HasHints, Movable, Pausable, Readable, Stageable, Stoppable, Triggerable
 from bluesky.utils import FailedStatus
 
-from lauepilot.hardware.devices import connect
+from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.errors import HardwareError, MotionError, StoppedError
-from lauepilot.hardware.plans import align_crystal
+from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.hardware.protocols import Backend
 from lauepilot.perception.observation import GiveUp
 from lauepilot.simulator.crystal import load_crystal

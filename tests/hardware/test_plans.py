@@ -12,12 +12,12 @@ import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 
-from lauepilot.hardware.devices import connect
+from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import HardwareError, MotionError
-from lauepilot.hardware.plans import align_crystal
+from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.hardware.protocols import Agent, Observer
-from lauepilot.hardware.records import LocalRecorder
+from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
 from lauepilot.simulator.crystal import load_crystal

@@ -26,12 +26,12 @@ from lauepilot.cli.simulate import fault_level
 from lauepilot.cli.tables import console
 from lauepilot.cli.targets import parse_target
 from lauepilot.envs.world import World
-from lauepilot.hardware.devices import connect
+from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.metadata import versions
-from lauepilot.hardware.plans import AlignResult, align_crystal
+from lauepilot.hardware.plans.align import AlignResult, align_crystal
 from lauepilot.hardware.protocols import Agent
-from lauepilot.hardware.records import LocalRecorder
+from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.indexing.indexer import IndexingError
 from lauepilot.perception.indexing.labels import labelled_like

@@ -18,7 +18,7 @@ from ophyd import Component, Device, Kind, Signal
 from ophyd.positioner import SoftPositioner
 from ophyd.status import StatusBase
 
-from lauepilot.hardware.action import TICK_S, TimedAction, TimedStatus
+from lauepilot.hardware.devices.action import TICK_S, TimedAction, TimedStatus
 from lauepilot.hardware.errors import HardwareError, MotionError
 from lauepilot.hardware.protocols import Backend
 from lauepilot.simulator.frame import Frame

@@ -13,19 +13,20 @@ the stop document are those that happened.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky.utils import FailedStatus, Msg
+from bluesky.utils import FailedStatus
 
 from lauepilot.hardware.decisions import DecisionLog
-from lauepilot.hardware.devices import Goniometer, LaueCamera
+from lauepilot.hardware.devices.twin import Goniometer, LaueCamera
 from lauepilot.hardware.errors import HardwareError, InterlockError
 from lauepilot.hardware.interlock import Interlock
 from lauepilot.hardware.metadata import run_metadata
+from lauepilot.hardware.plans.settle import Plan, settle
 from lauepilot.hardware.protocols import Agent, Observer, Task
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
 from lauepilot.simulator.crystal import Crystal
@@ -34,7 +35,6 @@ from lauepilot.simulator.orientation import Orientation
 from lauepilot.simulator.target import Lattice, Target
 
 logger = logging.getLogger("lauepilot.hardware")
-Plan = Generator[Msg, Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,33 +104,6 @@ class _End:
     reason: str
 
 
-def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
-    """Stop devices and wait until they are at rest, also while the RunEngine aborts.
-
-    A motion that was interrupted fails its status *after* the abort was thrown into the plan; the RunEngine throws that
-    failure at the next message, and a clean-up that does not expect it is lost (FACTS of ophyd v1: bluesky/ophyd#734
-    and its kin). Here such late failures are logged and left behind.
-    """
-    for device in devices:
-        yield from _patiently(lambda device=device: bps.stop(device))
-    waited = 0.0
-    while any(device.busy for device in devices):
-        if waited > timeout_s:
-            names = ", ".join(device.name for device in devices if device.busy)
-            raise HardwareError(f"{names} not at rest {timeout_s:g} s after a stop. Use the emergency stop.")
-        yield from _patiently(lambda: bps.sleep(0.02))
-        waited += 0.02
-    for _ in range(2):  # a status finishes on a thread of its own, a little after its device
-        yield from _patiently(lambda: bps.sleep(0.05))
-
-
-def _patiently(stub: Any) -> Plan:
-    try:
-        yield from stub()
-    except FailedStatus as error:
-        logger.info("a motion or exposure ended early during clean-up: %s", error.__cause__ or error)
-
-
 def align_crystal(
     camera: LaueCamera,
     goniometer: Goniometer,
@@ -150,7 +123,7 @@ def align_crystal(
     Parameters
     ----------
     camera, goniometer
-        Devices of `lauepilot.hardware.devices`.
+        Devices of `lauepilot.hardware.devices.twin`.
     agent
         Decides; ``agent.reset`` gets a `Task`.
     target

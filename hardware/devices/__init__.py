@@ -1,0 +1,1 @@
+"""Ophyd devices: camera and goniometer, on the Twin or on process variables."""

@@ -1,0 +1,42 @@
+"""At rest, whatever happened before: the clean-up that every plan of ours ends with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Any
+
+import bluesky.plan_stubs as bps
+from bluesky.utils import FailedStatus, Msg
+
+from lauepilot.hardware.errors import HardwareError
+
+logger = logging.getLogger("lauepilot.hardware")
+Plan = Generator[Msg, Any, Any]
+
+
+def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
+    """Stop devices and wait until they are at rest, also while the RunEngine aborts.
+
+    A motion that was interrupted fails its status *after* the abort was thrown into the plan; the RunEngine throws that
+    failure at the next message, and a clean-up that does not expect it is lost (FACTS of ophyd v1: bluesky/ophyd#734
+    and its kin). Here such late failures are logged and left behind.
+    """
+    for device in devices:
+        yield from _patiently(lambda device=device: bps.stop(device))
+    waited = 0.0
+    while any(device.busy for device in devices):
+        if waited > timeout_s:
+            names = ", ".join(device.name for device in devices if device.busy)
+            raise HardwareError(f"{names} not at rest {timeout_s:g} s after a stop. Use the emergency stop.")
+        yield from _patiently(lambda: bps.sleep(0.02))
+        waited += 0.02
+    for _ in range(2):  # a status finishes on a thread of its own, a little after its device
+        yield from _patiently(lambda: bps.sleep(0.05))
+
+
+def _patiently(stub: Any) -> Plan:
+    try:
+        yield from stub()
+    except FailedStatus as error:
+        logger.info("a motion or exposure ended early during clean-up: %s", error.__cause__ or error)
