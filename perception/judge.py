@@ -21,7 +21,7 @@ from scipy import ndimage
 from lauepilot.perception.alike import alike_in_zoo
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior
-from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
+from lauepilot.perception.indexing.rough import index_by_prior
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import Crystal
@@ -335,8 +335,7 @@ def flipped(
         if not can_be_told(detector, name, known):
             continue
         back = replace(spots, pixels=flip(spots.pixels, rows, cols))
-        search = index_rough if known == ROUGH_PRIOR else Indexer.index
-        found = search(indexer, back, prior=known, complete=True)
+        found = index_by_prior(indexer, back, prior=known, complete=True)
         if found.orientation is not None and found.confidence >= 0.999 and found.score > result.score + 10.0:
             key = "col_direction" if name == "left to right" else "row_direction"
             return Finding(

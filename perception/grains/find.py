@@ -20,7 +20,7 @@ from lauepilot.perception.grains.fit import Fitted, Pairs, fit_together
 from lauepilot.perception.indexing.checks import check_spots
 from lauepilot.perception.indexing.indexer import POSE_PX, TEMPER, Indexer, IndexingError, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained
-from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
+from lauepilot.perception.indexing.rough import index_by_prior
 from lauepilot.perception.indexing.sphere import on_sphere
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import FloatArray
@@ -144,8 +144,7 @@ def index_grains(
     where = indexer.instrument.detector if detector is None else detector
     known = indexer.prior if prior is None else prior
     if first is None:
-        search = index_rough if known == ROUGH_PRIOR else Indexer.index
-        first = search(indexer, spots, where, prior=known)
+        first = index_by_prior(indexer, spots, where, prior=known)
     table = cached_table(indexer.crystal, indexer.instrument, DEPTH)
     mixture = _Mixture(indexer, table, spots, where, known, cell_sigma)
     candidates = _orientations(first)
@@ -194,7 +193,7 @@ class _Mixture:
         self.limit = float(np.partition(spots.counts, min(1, len(spots) - 1))[min(1, len(spots) - 1)])
         self.density = len(spots) / float(detector.shape[0] * detector.shape[1])
         exact = on_sphere(spots, detector, GeometryPrior(), POSE_PX)
-        self.chance = indexer._chance(exact) + 5.0
+        self.chance = indexer.chance(exact) + 5.0
         self.needed = self.chance + np.log(SURE / (1.0 - SURE)) / TEMPER
 
     def add(self, candidates: Sequence[FloatArray]) -> bool:

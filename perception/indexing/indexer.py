@@ -101,8 +101,12 @@ class IndexResult:
 
 
 @dataclass(frozen=True, eq=False)
-class _Candidate:
-    """An orientation with the pose under which it was scored."""
+class Candidate:
+    """An orientation ``u`` (3, 3) with the pose under which it was scored, and what came of it.
+
+    ``score`` is the log-likelihood ratio to "all spots are false", less ``occam``, the price of a free pose (`Refinement`);
+    ``explained`` spots were found of those ``visible`` on the live sensor.
+    """
 
     score: float
     explained: int
@@ -233,11 +237,16 @@ class Indexer:
         b = (np.eye(3) + fit.strain) @ self.crystal.b
         return replace(result, orientation=Orientation(fit.u, b, fit.covariance), refinement=fit)
 
-    def _may_show(self, fit: Refinement, spots: SpotList) -> RayTable:
-        """Rays that may show: down to a thirtieth of the faintest spot, by the intensity scale of a first fit."""
+    @property
+    def complete(self) -> RayTable:
+        """The rays down to `COMPLETE` of the brightest; compiled at the first call."""
         if self._complete is None:
             self._complete = RayTable.build(self.crystal, self.instrument, min_relative=COMPLETE)
-        table = self._complete
+        return self._complete
+
+    def _may_show(self, fit: Refinement, spots: SpotList) -> RayTable:
+        """Rays that may show: down to a thirtieth of the faintest spot, by the intensity scale of a first fit."""
+        table = self.complete
         sines = -self.table.direction[fit.ray] @ fit.u[2]
         scale = np.median(spots.counts[fit.spot] / np.maximum(rates_at(self.table, fit.ray, sines), 1e-9))
         every = -table.direction @ fit.u[2]
@@ -278,7 +287,7 @@ class Indexer:
             self.catalogue.pairs,
             self._bright,
             self._faint(len(few.sines)),
-            self._chance(scored) + 10.0,
+            self.chance(scored) + 10.0,
             self.crystal.symmetry,
             seeds,
             MOST_WORK,
@@ -289,22 +298,23 @@ class Indexer:
         rank = int(1.5 * n_spots * 4.0 * np.pi / self._solid_angle)
         return float(self._brightness[min(rank, len(self._brightness) - 1)])
 
-    def _chance(self, sphere: Sphere) -> float:
-        """Log of the number of orientations that can be told apart: what the best of all wrong ones reaches."""
+    def chance(self, sphere: Sphere) -> float:
+        """Log of the number of orientations that spots on the ``sphere`` can tell apart: what the best wrong one reaches."""
         width = float(np.median(sphere.sigma)) / np.sqrt(max(len(sphere.sines) / 4.0, 1.0))
         return float(np.log(8.0 * np.pi**2 / len(self.crystal.symmetry) / ((2.0 * np.pi) ** 1.5 * width**3)))
 
-    def _score(self, u: FloatArray, s: Sphere, detector: Detector) -> _Candidate:
+    def score(self, u: FloatArray, s: Sphere, detector: Detector) -> Candidate:
+        """Score an orientation (3, 3) as it stands, by spots on the sphere ``s``, brightest first, under one pose."""
         score, explained, visible = full_score(u, s, self.catalogue.rays, pack_detector(detector), 0.4)
-        return _Candidate(float(score), int(explained), float(visible), u, detector)
+        return Candidate(float(score), int(explained), float(visible), u, detector)
 
     def _fit(
         self, u: FloatArray, spots: SpotList, detector: Detector, prior: GeometryPrior, coarse: Sphere
-    ) -> _Candidate:
+    ) -> Candidate:
         """Refine one candidate, with a pose of its own if that is uncertain, and score it."""
         if prior.known:
             polished, _ = polish(u, coarse, self.catalogue.rays, self._faint(len(coarse.sines)), 4)
-            return self._score(polished, coarse, detector)
+            return self.score(polished, coarse, detector)
         px_per_rad = 2.0 * detector.distance_mm / max(detector.pixel_mm)
         reach = max(2.5 * float(np.median(coarse.sigma)) * px_per_rad, 3.0)
         fit = refine(
@@ -316,22 +326,22 @@ class Indexer:
             tolerance_px=reach,
             strongest=max(len(spots) // 2, 30),
         )
-        scored = self._score(fit.u, on_sphere(spots, fit.detector, GeometryPrior(), POSE_PX), fit.detector)
+        scored = self.score(fit.u, on_sphere(spots, fit.detector, GeometryPrior(), POSE_PX), fit.detector)
         # A pose of its own makes a wrong orientation fit better too: that freedom has its price.
         return replace(scored, score=scored.score - fit.occam, occam=fit.occam)
 
-    def _impostors(self, best: _Candidate, sphere: Sphere) -> list[_Candidate]:
+    def _impostors(self, best: Candidate, sphere: Sphere) -> list[Candidate]:
         """Orientations related to the best by twin-like rotations that fit too."""
         faint = self._faint(len(sphere.sines))
         out = []
         for u in rivals(best.u, self.catalogue.impostors, sphere, self.catalogue.rays, faint):
-            rival = self._score(u, sphere, best.detector)
+            rival = self.score(u, sphere, best.detector)
             out.append(replace(rival, score=rival.score - best.occam, occam=best.occam))
         return out
 
     def _conclude(
         self,
-        fits: list[_Candidate],
+        fits: list[Candidate],
         sphere: Sphere,
         spots: SpotList,
         detector: Detector,
@@ -341,7 +351,7 @@ class Indexer:
         finished: bool,
     ) -> IndexResult:
         best = fits[0]
-        odds = np.exp(min(TEMPER * (self._chance(sphere) + 5.0 - best.score), 50.0))
+        odds = np.exp(min(TEMPER * (self.chance(sphere) + 5.0 - best.score), 50.0))
         ties = []
         for other in fits[1:]:
             if misorientation(other.u, best.u, self.crystal.symmetry) < np.deg2rad(0.3):
@@ -352,17 +362,9 @@ class Indexer:
                 fit = refine(self.table, other.u, detector, spots, prior=prior, tolerance_px=4.0)
                 ties.append(Orientation(fit.u, self.crystal.b, fit.covariance))
         bare = Refinement(
-            best.u,
-            best.detector,
-            np.zeros((3, 3)),
-            np.eye(3),
-            np.zeros(5),
-            0.0,
-            NOTHING,
-            NOTHING,
-            NOTHING.reshape(0, 3),
-            np.zeros((0, 2)),
-        )
+            best.u, best.detector, np.zeros((3, 3)), np.eye(3), np.zeros(5), 0.0, NOTHING, NOTHING,
+            NOTHING.reshape(0, 3), np.zeros((0, 2)),
+        )  # fmt: skip
         confidence = float(1.0 / (1.0 + odds))
         carried = float(np.median(-np.log(2.0 * np.pi * sphere.sigma**2 * sphere.density)))
         if (

@@ -58,12 +58,25 @@ def test_calibration_writes_an_instrument_that_indexes_better(tmp_path) -> None:
         assert picture.width > 800
     text = printed(show, done)
     assert "moved by" in text and "Not calibrated" not in text
+    assert "A flip left to right cannot be noticed" in text
     made = done.calibration
     guess = replace(done, calibration=replace(made, result=replace(made.result, confidence=0.5)))
     (tmp_path / "guess").mkdir()
     write_folder(guess, tmp_path / "guess")
     assert not guess.sure and not (tmp_path / "guess" / "instrument.yaml").exists()
     assert "Not calibrated" in printed(show, guess)
+
+
+def test_a_frame_without_spots_calibrates_nothing(lauepilot_json, lauepilot) -> None:
+    """As for every other question to such a frame: "I do not know", and what to do; a list of three is wrong input."""
+    np.save("frame.npy", np.random.default_rng(1).poisson(9, (1000, 1000)).astype(np.uint16))
+    options = ("--crystal", "si", "--instrument", "lab", "--calibrate")
+    said, code = lauepilot_json("index", "frame.npy", *options)
+    assert code == 4 and set(said) == {"error"}
+    assert "Was the shutter open" in said["error"] and "expose longer" in said["error"]
+    with open("list.dat", "w") as file:
+        file.write("peak_X peak_Y peak_I\n100.0 120.0 900\n400.0 510.0 800\n700.0 220.0 700\n")
+    assert lauepilot("index", "list.dat", *options).exit_code == 2
 
 
 def test_grains_leave_table_and_picture(tmp_path) -> None:

@@ -45,6 +45,15 @@ def test_one_grain_among_false_spots_is_one(crystal: str, instrument: str) -> No
         assert grain.share == 1.0 and grain.share_sigma < 1e-12
 
 
+def test_a_grain_is_found_under_any_wide_prior() -> None:
+    """The detector stands 7 mm from its drawing; the prior is wide, but not the one that is meant for drawings."""
+    ix, rng = indexer("quartz", "bm32"), np.random.default_rng(3)
+    (u,), spots = mixture(ix, np.ones(1), 0.3, rng)
+    drawn = ix.instrument.detector.moved(-7.0, 50.0, 60.0, 0.01, -0.01)
+    (grain,) = index_grains(ix, spots, drawn, prior=GeometryPrior(9.0, 7.0, 1.2))
+    assert misorientation(grain.orientation.u, u, ix.crystal.symmetry) < np.deg2rad(1.0)
+
+
 @pytest.mark.parametrize(("crystal", "instrument"), [("si", "lab"), ("quartz", "bm32")])
 def test_mixtures_are_taken_apart(crystal: str, instrument: str) -> None:
     """Three grains, 1 : 0.5 : 0.15, and a third false: all are there, none is invented, volumes within three errors."""

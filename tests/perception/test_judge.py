@@ -109,6 +109,18 @@ def test_an_image_upside_down_on_the_camera_beside_the_beam() -> None:
     assert "top to bottom" in found.text and "row_direction" in found.text
 
 
+def test_a_flip_is_told_under_any_wide_prior() -> None:
+    """The camera stands 8 mm from its drawing; the user's own prior says so, in other numbers than ours."""
+    good, ix = exposed("ge", "bm32"), indexer("ge", "bm32")
+    spots = find_spots(replace(good, counts=good.counts[::-1].copy()), ix.instrument.detector)
+    off = ix.instrument.detector.moved(8.0, 60.0, -40.0, 0.012, 0.0)
+    elsewhere = Indexer(ix.crystal, ix.instrument.with_detector(off))
+    prior = GeometryPrior(distance_mm=9.0, centre_mm=8.0, tilt_deg=1.1)
+    result = elsewhere.index(spots, prior=prior)
+    (found,) = (f for f in judge(spots, elsewhere, result, prior=prior) if f.fault)
+    assert found.kind == "flipped" and "top to bottom" in found.text
+
+
 @pytest.mark.parametrize("crystal", ["feps3", "quartz", "si"])
 def test_a_mirror_about_the_beam_cannot_be_seen(crystal: str) -> None:
     """Mirrored left to right, the pattern of any crystal is that of the crystal turned by 180 degrees about x.

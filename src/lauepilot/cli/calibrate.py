@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from lauepilot.cli.index import Indexed, with_units
+from lauepilot.cli.index import FEWEST_SPOTS, Indexed, with_units
 from lauepilot.cli.output import NotKnown, UserError, write_json
 from lauepilot.cli.report import draw, geometry_record
 from lauepilot.perception.calibrate import (
@@ -19,12 +19,16 @@ from lauepilot.perception.calibrate import (
     Calibration,
     CalibrationError,
     calibrate,
+    drawing_prior,
     instrument_yaml,
     lauetools_det,
 )
 from lauepilot.perception.files.lauetools_text import LaueToolsError
 from lauepilot.perception.files.readers import read_any
 from lauepilot.perception.indexing.indexer import Indexer
+from lauepilot.perception.judge import few_spots, mirror_remark
+from lauepilot.perception.observation import SpotList
+from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import GEOMETRY_PARAMETERS
 from lauepilot.simulator.instrument import Instrument
@@ -58,8 +62,10 @@ def calibrate_file(
 
     Raises
     ------
-    NotKnown, FrameError, FrameFileError, LaueToolsError, IndexingError, FileNotFoundError, UserError
-        If the file cannot be used, or nothing stands out; the message says why and what to do.
+    NotKnown
+        If a frame holds fewer than four spots, or nothing stands out.
+    FrameError, FrameFileError, LaueToolsError, IndexingError, FileNotFoundError, UserError
+        If the file cannot be used; the message says why and what to do.
     """
     found = read_any(path, dataset=dataset, index=number)
     frame = None if found.frame is None else with_units(found.frame, instrument)
@@ -68,10 +74,13 @@ def calibrate_file(
         raise UserError(
             f"{path} holds no spots to calibrate with. Give a frame, or a list of spots (.dat .cor .fit)."
         )
+    spots = seen if isinstance(seen, SpotList) else find_spots(seen, instrument.detector, found.mask)
+    if frame is not None and len(spots) < FEWEST_SPOTS:
+        raise NotKnown(few_spots(spots, frame).text)
     indexer = Indexer(crystal, instrument)
     with nullcontext() if screen is None else screen.status("searching orientation and pose together"):
         try:
-            made = calibrate(crystal, instrument, seen, mask=found.mask, indexer=indexer)
+            made = calibrate(crystal, instrument, spots, indexer=indexer)
         except CalibrationError as error:
             raise NotKnown(str(error)) from None
     indexed = Indexed(
@@ -211,3 +220,5 @@ def show(out: Console, done: Calibrated) -> None:
         "the distance scales with the pixel size of the instrument file; tilts are from the drawing",
         style="dim",
     )
+    if made.sure:
+        out.print(mirror_remark(made.drawn, drawing_prior(made.drawn)), style="dim", soft_wrap=True)
