@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lauepilot.perception.indexing.catalogue import Catalogue, pattern_levels
 from lauepilot.perception.indexing.checks import IndexingError as IndexingError
 from lauepilot.perception.indexing.checks import check_spots
+from lauepilot.perception.indexing.doubt import DOUBTFUL, is_doubtful
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, refine
 from lauepilot.perception.indexing.score import full_score, polish, rivals
 from lauepilot.perception.indexing.search import Found, brightness, search
@@ -41,16 +42,6 @@ VOTERS = (1000, 2400)
 COMPLETE = 1e-4
 #: Left-over error of a refined pose, added to each spot's own while scoring.
 POSE_PX = 0.2
-#: Lattices with common axes explain a part of each other's patterns better than chance does (up to 0.48 of the spots was
-#: seen), but badly: each explained spot carries less than ``POOR`` of what a spot in place carries. An answer that explains
-#: less than ``FEW`` of the spots, shows less than ``RARE`` of those it predicts and does so poorly gets
-#: ``DOUBTFUL`` at best.
-FEW, RARE, POOR, DOUBTFUL = 0.48, 0.6, 0.72, 0.9
-
-#: So does one that explains less than `HARDLY` of the spots and shows less than `ALONE` of those it predicts, however
-#: well: a zone that two lattices have in common lies in place (FePS3 on a list of germanium: 8 of 97 and of 77). With 80 %
-#: missing and 100 % false the right crystal has 0.12 and 0.17 at least.
-HARDLY, ALONE = 0.11, 0.15
 
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -246,9 +237,9 @@ class Indexer:
 
     def _may_show(self, fit: Refinement, spots: SpotList) -> RayTable:
         """Rays that may show: down to a thirtieth of the faintest spot, by the intensity scale of a first fit."""
-        table = self.complete
         sines = -self.table.direction[fit.ray] @ fit.u[2]
         scale = np.median(spots.counts[fit.spot] / np.maximum(rates_at(self.table, fit.ray, sines), 1e-9))
+        table = self.complete
         every = -table.direction @ fit.u[2]
         rate = rates_at(table, np.arange(len(table)), every) * (every > table.sin_theta_min)
         keep = np.flatnonzero(rate * scale > spots.counts.min() / 30.0)
@@ -367,24 +358,11 @@ class Indexer:
         )  # fmt: skip
         confidence = float(1.0 / (1.0 + odds))
         carried = float(np.median(-np.log(2.0 * np.pi * sphere.sigma**2 * sphere.density)))
-        if (
-            best.explained < FEW * len(spots)
-            and best.explained < RARE * best.visible
-            and best.score < POOR * carried * best.explained
-        ):
+        doubtful = is_doubtful(best.explained, len(spots), best.visible, best.score, carried)
+        if doubtful or not finished:
             confidence = min(confidence, DOUBTFUL)
-        alone = best.explained < HARDLY * len(spots) and best.explained < ALONE * best.visible
-        if alone or not finished:
-            confidence = min(confidence, DOUBTFUL)
-        found = IndexResult(
-            Orientation(best.u, self.crystal.b, bare.covariance),
-            confidence,
-            best.score,
-            round(best.visible),
-            bare,
-            tuple(ties),
-            finished,
-        )
+        whole = Orientation(best.u, self.crystal.b, bare.covariance)
+        found = IndexResult(whole, confidence, best.score, round(best.visible), bare, tuple(ties), finished)
         # The prior stays centred on the pose that was believed; the candidate's own pose is only where the fit starts.
         return self.settle(found, spots, detector, prior=prior, cell_sigma=cell_sigma, complete=complete)
 

@@ -7,7 +7,8 @@ import pytest
 
 from lauepilot.perception.indexing import indexer as indexer_module
 from lauepilot.perception.indexing.catalogue import ANGLE_SHIFT, TURN
-from lauepilot.perception.indexing.indexer import DOUBTFUL, Indexer
+from lauepilot.perception.indexing.doubt import DOUBTFUL
+from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.indexing.search import BAND
 from lauepilot.perception.indexing.sphere import on_sphere, widest_angle
