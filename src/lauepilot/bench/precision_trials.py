@@ -14,16 +14,18 @@ import numpy as np
 from scipy.stats import chi2
 
 from lauepilot.bench.timing import timed
+from lauepilot.perception.indexing.forced import fit_frame
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError
 from lauepilot.perception.limits.bound import fisher_information
 from lauepilot.perception.photons.indexer import PhotonIndexer
+from lauepilot.perception.spots.background import estimate_background
 from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.conventions import FloatArray, random_rotation
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.electronics import AduArray
 from lauepilot.simulator.frame import Frame
-from lauepilot.simulator.image import background_rate
+from lauepilot.simulator.image import background_rate, live_pixels
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.laue import cached_table
 from lauepilot.simulator.orientation import Orientation, misorientation, nearest_equivalent
@@ -127,8 +129,13 @@ class Cell:
         if method == "photons":
             return self.photons.index(image).orientation
         try:
-            spots = find_spots(Frame(image, 1.0), self.instrument.detector)
-            return self.indexer.index(spots, complete=True).orientation
+            frame, detector = Frame(image, 1.0), self.instrument.detector
+            ground = estimate_background(
+                image, live_pixels(detector) > 0, gain=frame.gain, offset=frame.offset
+            )
+            spots = find_spots(frame, detector, background=ground)
+            found = self.indexer.index(spots, complete=True)
+            return fit_frame(frame, self.indexer, found, spots, background=ground).result.orientation
         except IndexingError:
             return None
 

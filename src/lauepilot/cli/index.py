@@ -15,6 +15,7 @@ from lauepilot.cli.output import UserError
 from lauepilot.perception.calibrate import SURE as SURE_OF_POSE
 from lauepilot.perception.calibrate import drawing_prior
 from lauepilot.perception.files.readers import FrameInput, read_any
+from lauepilot.perception.indexing.forced import fit_frame
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
 from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained
 from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
@@ -102,6 +103,8 @@ class Indexed:
         (rows, cols), True where the file says that pixels are alive; None if it does not say.
     findings
         What is strange about the frame, worst first.
+    last_fit
+        Why the last fit, to the pixels where spots should be, was not used; empty if it was.
     """
 
     crystal: Crystal
@@ -116,6 +119,7 @@ class Indexed:
     prior: GeometryPrior = field(default_factory=GeometryPrior)
     live: NDArray[np.bool_] | None = None
     findings: tuple[Finding, ...] = ()
+    last_fit: str = "there is no frame"
 
     @property
     def sure(self) -> bool:
@@ -183,9 +187,20 @@ def index_file(
             wider = index_rough(indexer, spots, prior=wide, complete=True)
         if wider.confidence >= SURE_OF_POSE:
             indexed = replace(indexed, result=wider, prior=wide)
+    if frame is not None:
+        last = fit_frame(
+            frame, indexer, indexed.result, spots, prior=indexed.prior,
+            cell_sigma=_cell_sigma(indexed.prior, refine_cell), mask=found.mask,
+        )  # fmt: skip
+        indexed = replace(indexed, result=last.result, last_fit=last.remark)
     with nullcontext() if screen is None or indexed.sure else screen.status("looking for what is wrong"):
         findings = judge(spots, indexer, indexed.result, frame=frame)
     return replace(indexed, live=found.mask, findings=tuple(findings))
+
+
+def _cell_sigma(prior: GeometryPrior, refine_cell: bool) -> float:
+    """How far the cell's shape may be from its CIF."""
+    return CELL_SIGMA if refine_cell else USUAL_STRAIN if prior.known else 0.0
 
 
 def _waiting(screen: Console | None) -> AbstractContextManager[object]:
@@ -218,7 +233,7 @@ def index_spots(
     IndexingError
         If a list holds too few; of a ``frame`` with too few spots the answer is that nothing is known.
     """
-    cell_sigma = CELL_SIGMA if refine_cell else USUAL_STRAIN if indexer.prior.known else 0.0
+    cell_sigma = _cell_sigma(indexer.prior, refine_cell)
     if frame is not None and len(spots) < FEWEST_SPOTS:
         result = IndexResult(None, 0.0, 0.0, 0, None)
     elif indexer.prior == ROUGH_PRIOR:
