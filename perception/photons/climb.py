@@ -6,20 +6,10 @@ import math
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from lauepilot.perception.photons.kernels import log_likelihood
-from lauepilot.perception.photons.spread import (
-    PARAMETERS,
-    SHAPE_PARAMETERS,
-    Photons,
-    Scene,
-    Work,
-    clear,
-    select,
-    spread,
-    turned,
-)
+from lauepilot.perception.photons.scene import PARAMETERS, SHAPE_PARAMETERS, View
+from lauepilot.perception.photons.spread import clear, select, spread, turned
 from lauepilot.simulator.conventions import FloatArray
 
 
@@ -27,11 +17,7 @@ from lauepilot.simulator.conventions import FloatArray
 def em_step(
     u: FloatArray,
     x: FloatArray,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n_rays: int,
-    work: Work,
+    view: View,
     longest: float,
 ) -> tuple[FloatArray, float, float]:
     """One EM step (Dempster, Laird & Rubin 1977): the turned orientation, the new share of signal, log-likelihood before.
@@ -39,8 +25,9 @@ def em_step(
     Each photon belongs to its spots with the probability that the present model gives; the rotation then is the
     weighted least-squares one, at most ``longest`` radians.
     """
+    photons, work = view.photons, view.work
     dv = np.empty(SHAPE_PARAMETERS)
-    visible, touched = spread(u, x, scene, photons, rays, n_rays, 2, work, dv)
+    visible, touched = spread(u, x, view, 2, dv)
     f = 1.0 / (1.0 + math.exp(-x[9]))
     b0 = b1 = b2 = 0.0
     a = np.zeros(6)
@@ -80,13 +67,11 @@ def em_step(
 def climb(
     us: FloatArray,
     start: FloatArray,
-    scene: Scene,
-    photons: Photons,
+    view: View,
     most: int,
     margin: float,
     widths: FloatArray,
     longest: float,
-    work: Work,
     scores: FloatArray,
     shares: FloatArray,
 ) -> None:
@@ -96,6 +81,8 @@ def climb(
     ----------
     start
         (10,) parameters at the start.
+    view
+        The frame; its ``rays`` (room for all) are chosen here for each orientation.
     most, margin
         See `select`.
     widths
@@ -103,16 +90,16 @@ def climb(
     longest
         Longest step, rad.
     """
-    rays = np.empty(scene.directions.shape[0], np.int64)
     x = np.empty(PARAMETERS)
     for m in range(us.shape[0]):
         u = us[m].copy()
         x[:] = start
-        n = select(u, scene, most, margin, rays)
+        n = select(u, view.scene, most, margin, view.rays)
+        own = View(view.scene, view.photons, view.rays[:n], view.work)
         for k in range(widths.size):
             x[8] = math.log(widths[k])
-            u, share, _ = em_step(u, x, scene, photons, rays, n, work, longest)
+            u, share, _ = em_step(u, x, own, longest)
             x[9] = math.log(share / (1.0 - share))
         us[m] = u
         shares[m] = 1.0 / (1.0 + math.exp(-x[9]))
-        scores[m] = log_likelihood(u, x, scene, photons, rays, n, work)
+        scores[m] = log_likelihood(u, x, own)

@@ -15,17 +15,9 @@ import math
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from lauepilot.perception.photons.spread import (
-    PARAMETERS,
-    SHAPE_PARAMETERS,
-    Photons,
-    Scene,
-    Work,
-    clear,
-    spread,
-)
+from lauepilot.perception.photons.scene import PARAMETERS, SHAPE_PARAMETERS, View
+from lauepilot.perception.photons.spread import clear, spread
 from lauepilot.simulator.conventions import FloatArray
 
 
@@ -33,15 +25,12 @@ from lauepilot.simulator.conventions import FloatArray
 def log_likelihood(
     u: FloatArray,
     x: FloatArray,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n_rays: int,
-    work: Work,
+    view: View,
 ) -> float:
     """Log-likelihood ratio to "all background" of an orientation ``u`` and parameters ``x`` (10,)."""
+    photons, work = view.photons, view.work
     dv = np.empty(SHAPE_PARAMETERS)
-    visible, touched = spread(u, x, scene, photons, rays, n_rays, 0, work, dv)
+    visible, touched = spread(u, x, view, 0, dv)
     f = 1.0 / (1.0 + math.exp(-x[9]))
     value, counted = 0.0, 0.0
     for t in range(touched):
@@ -58,17 +47,14 @@ def log_likelihood(
 def gradient(
     u: FloatArray,
     x: FloatArray,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n_rays: int,
-    work: Work,
+    view: View,
     out: FloatArray,
     information: FloatArray,
 ) -> float:
     """`log_likelihood` with its gradient ``out`` (10,) and the sum over photons of its outer products (10, 10)."""
+    photons, work = view.photons, view.work
     dv = np.empty(SHAPE_PARAMETERS)
-    visible, touched = spread(u, x, scene, photons, rays, n_rays, 1, work, dv)
+    visible, touched = spread(u, x, view, 1, dv)
     out[:] = 0.0
     information[:] = 0.0
     if visible <= 0.0:
@@ -77,6 +63,8 @@ def gradient(
     f = 1.0 / (1.0 + math.exp(-x[9]))
     value, counted = 0.0, 0.0
     h = np.empty(PARAMETERS)
+    # Without the pose's slopes half of the work is done.
+    which = np.arange(PARAMETERS) if view.scene.pose_free else np.array([0, 1, 2, 8, 9])
     for t in range(touched):
         p = work.touched[t]
         c = photons.amount[p]
@@ -85,13 +73,15 @@ def gradient(
         mean = 1.0 - f + f * ratio
         value += c * math.log(mean)
         factor = f / (visible * photons.base[p] * mean)
+        lost = work.density[p] / visible
         for m in range(SHAPE_PARAMETERS):
-            h[m] = factor * (work.slope[p, m] - work.density[p] * dv[m] / visible)
+            h[m] = factor * (work.slope[p, m] - lost * dv[m])
         h[9] = f * (1.0 - f) * (ratio - 1.0) / mean
-        for m in range(PARAMETERS):
+        for i in range(which.size):
+            m = which[i]
             out[m] += c * h[m]
-            for o in range(m + 1):
-                information[m, o] += c * h[m] * h[o]
+            for j in range(i + 1):
+                information[m, which[j]] += c * h[m] * h[which[j]]
     clear(work, touched)
     left = photons.total - counted
     out[9] -= f * left
@@ -106,15 +96,12 @@ def gradient(
 def best_share(
     u: FloatArray,
     x: FloatArray,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n_rays: int,
-    work: Work,
+    view: View,
 ) -> float:
     """The share of signal (0..1) of the highest likelihood, all else given: the likelihood is concave in it."""
+    photons, work = view.photons, view.work
     dv = np.empty(SHAPE_PARAMETERS)
-    visible, touched = spread(u, x, scene, photons, rays, n_rays, 0, work, dv)
+    visible, touched = spread(u, x, view, 0, dv)
     low, high = 1e-6, 1.0 - 1e-3
     counted = 0.0
     for t in range(touched):

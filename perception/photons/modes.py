@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from lauepilot.perception.photons.kernels import gradient, log_likelihood
-from lauepilot.perception.photons.spread import PARAMETERS, Photons, Scene, Work, turned
+from lauepilot.perception.photons.scene import PARAMETERS, View
+from lauepilot.perception.photons.spread import turned
 from lauepilot.simulator.conventions import FloatArray
 
 #: Steps of the second derivatives: rad, then mm, px, px, rad, rad, then logarithm and logit.
@@ -91,19 +92,41 @@ def _slopes(
     u: FloatArray,
     x: FloatArray,
     prior: Prior,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n: int,
-    work: Work,
+    view: View,
     out: FloatArray,
     information: FloatArray,
 ) -> float:
-    value = gradient(u, x, scene, photons, rays, n, work, out, information)
+    value = gradient(u, x, view, out, information)
     slope = np.empty(PARAMETERS)
     value += log_prior(u, x, prior, slope)
     out += slope
     return value
+
+
+@njit(cache=True)
+def _curvature(
+    u: FloatArray,
+    x: FloatArray,
+    free: NDArray[np.int64],
+    prior: Prior,
+    view: View,
+    steps: FloatArray,
+    out: FloatArray,
+) -> None:
+    """Minus the second derivatives of the log posterior after the ``free`` parameters, by differences of slopes."""
+    slope, scrap = np.empty(PARAMETERS), np.empty((PARAMETERS, PARAMETERS))
+    out[:] = 0.0
+    for i in free:
+        for sign in (-1.0, 1.0):
+            shift = np.zeros(PARAMETERS)
+            shift[i] = sign * steps[i]
+            v = turned(u, shift[0], shift[1], shift[2])
+            y = x + shift
+            y[:3] = 0.0
+            _slopes(v, y, prior, view, slope, scrap)
+            for j in free:
+                out[j, i] -= sign * slope[j] / (2.0 * steps[i])
+    out[:] = 0.5 * (out + out.T)
 
 
 @njit(cache=True)
@@ -112,25 +135,22 @@ def polish(
     x: FloatArray,
     free: NDArray[np.int64],
     prior: Prior,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n: int,
-    work: Work,
+    view: View,
     exact: bool,
     steps: FloatArray,
     rounds: int,
+    enough: float,
 ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
     """Newton's method: the maximum ``u, x``, its log posterior, and minus the second derivatives (10, 10) there.
 
     With ``exact`` those are differences of slopes; else the sum over photons of the slopes' outer products,
-    which is right for many photons (and positive).
+    which is right for many photons (and positive). A step that promises less than ``enough`` nats is the last.
     """
     k = free.size
     g, other, info, scrap = (
         np.empty(PARAMETERS), np.empty(PARAMETERS), np.empty((PARAMETERS, PARAMETERS)), np.empty((PARAMETERS, PARAMETERS)),
     )  # fmt: skip
-    value = _slopes(u, x, prior, scene, photons, rays, n, work, g, info)
+    value = _slopes(u, x, prior, view, g, info)
     h = np.zeros((PARAMETERS, PARAMETERS))
     for turn in range(rounds + 1):
         f = 1.0 / (1.0 + math.exp(-x[9]))
@@ -138,38 +158,7 @@ def polish(
         info[9, 9] += 2.0 * f * (1.0 - f)
         h[:] = info
         if exact:
-            for a in range(k):
-                i = free[a]
-                shift = np.zeros(PARAMETERS)
-                shift[i] = steps[i]
-                down = np.empty(PARAMETERS)
-                _slopes(
-                    turned(u, shift[0], shift[1], shift[2]),
-                    x + shift,
-                    prior,
-                    scene,
-                    photons,
-                    rays,
-                    n,
-                    work,
-                    other,
-                    scrap,
-                )
-                _slopes(
-                    turned(u, -shift[0], -shift[1], -shift[2]),
-                    x - shift,
-                    prior,
-                    scene,
-                    photons,
-                    rays,
-                    n,
-                    work,
-                    down,
-                    scrap,
-                )
-                for b in range(k):
-                    h[free[b], i] = (down[free[b]] - other[free[b]]) / (2.0 * steps[i])
-            h = 0.5 * (h + h.T)
+            _curvature(u, x, free, prior, view, steps, h)
         small = np.empty((k, k))
         rhs = np.empty(k)
         for a in range(k):
@@ -211,7 +200,7 @@ def polish(
             y = x + shift
             y[:3] = 0.0
             y[9] = min(max(y[9], -12.0), 6.0)
-            new = _slopes(v, y, prior, scene, photons, rays, n, work, other, scrap)
+            new = _slopes(v, y, prior, view, other, scrap)
             if new > value - 1e-9:
                 accepted = True
                 break
@@ -220,10 +209,10 @@ def polish(
             u, x, value = v, y, new
             g[:] = other
             info[:] = scrap
-        if not accepted or gain < 1e-5:
+        if not accepted or gain < enough:
             # Converged: one more pass for the second derivatives only.
             if not accepted:
-                value = _slopes(u, x, prior, scene, photons, rays, n, work, g, info)
+                value = _slopes(u, x, prior, view, g, info)
             rounds = turn + 1
     return u, x, value, h
 
@@ -249,11 +238,7 @@ def _posterior_at(
     x: FloatArray,
     shifts: FloatArray,
     prior: Prior,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n: int,
-    work: Work,
+    view: View,
 ) -> FloatArray:
     out = np.empty(shifts.shape[0])
     slope = np.empty(PARAMETERS)
@@ -263,7 +248,7 @@ def _posterior_at(
         y = x + s
         y[:3] = 0.0
         y[9] = min(max(y[9], -12.0), 12.0)
-        out[i] = log_likelihood(v, y, scene, photons, rays, n, work) + log_prior(v, y, prior, slope)
+        out[i] = log_likelihood(v, y, view) + log_prior(v, y, prior, slope)
     return out
 
 
@@ -283,11 +268,7 @@ def weigh(
     curvature: FloatArray,
     free: NDArray[np.int64],
     prior: Prior,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n: int,
-    work: Work,
+    view: View,
 ) -> tuple[FloatArray, FloatArray, float]:
     """Posterior mean (3, 3), covariance of the rotation vector (3, 3) and log evidence around a maximum.
 
@@ -299,7 +280,7 @@ def weigh(
     root = 1.1 * root
     shifts = np.zeros((POINTS, PARAMETERS))
     shifts[:, free] = z @ root.T
-    value = _posterior_at(u, x, shifts, prior, scene, photons, rays, n, work)
+    value = _posterior_at(u, x, shifts, prior, view)
     log_weight = value - log_density + np.log(np.diag(root)).sum()
     top = float(log_weight.max())
     weight = np.exp(log_weight - top)

@@ -5,26 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels
+from lauepilot.perception.photons.blocks import (
+    BLOCK,
+    block_middles,
+    block_sums,
+    live_pixels_of_blocks,
+    standing_out,
+    unexplained,
+)
 from lauepilot.perception.photons.climb import climb
-from lauepilot.perception.photons.film import PAD, Film, listed
+from lauepilot.perception.photons.film import PAD, Film, listed, lone_pixels
 from lauepilot.perception.photons.kernels import best_share
 from lauepilot.perception.photons.modes import STEPS, Mode, Prior, gauss, polish, weigh
 from lauepilot.perception.photons.result import PhotonMode, PhotonResult
-from lauepilot.perception.photons.sky import Sky
-from lauepilot.perception.photons.spread import (
+from lauepilot.perception.photons.scene import (
+    CELL,
     PARAMETERS,
     SHAPE_PARAMETERS,
     Photons,
     Scene,
-    select,
-    spread,
+    View,
     workspace,
 )
+from lauepilot.perception.photons.sky import Sky
+from lauepilot.perception.photons.spread import REACH, select, spread
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.image import DEFAULT_PROFILE
@@ -44,15 +51,22 @@ SEARCH_SHARES, STANDING_SHARE = ((600.0, 0.12), (2000.0, 0.05)), 0.3
 #: Orientations that are climbed from, and those among them that go on to the top.
 STARTS, CLIMBERS = 400, 150
 
+#: Only so many are climbed from if one of them is so many nats better than nothing: an orientation that can be told so well
+#: is among the first of the coarse search (`docs/decisions/0007`).
+FIRST, PLENTY = 80, 60.0
+
 #: With more photons than this, only pixels near an orientation's spots are looked at one by one, and searched is with
-#: what stands out of the background: so many blocks of so many pixels.
-ENOUGH, SEARCHED, BLOCK = 2000, 600, 4
+#: what stands out of the background: so many blocks.
+ENOUGH, SEARCHED = 2000, 600
 
 #: From so many photons on the visible share of clipped spots is summed pixel by pixel.
 PRECISE = 500
 
 #: Maxima within this many nats of the best are weighed; modes below this probability are not told of.
 NATS, LEAST = 14.0, 1e-3
+
+#: Spots may be so much sharper than believed, before a lone bright pixel is taken for a hot one or a cosmic ray.
+SHARPEST = 0.6
 
 #: Standard deviation of a spot in pixels that the coarse search takes.
 USUAL_SPOT_PX = 2.2
@@ -108,12 +122,13 @@ class FrameSearch:
             table.direction, table.rate, table.sin_theta_min, table.sin_theta_step,
             pack_detector(film.detector), -2.0 if table.polarisation is None else table.polarisation,
             pack_blur(instrument, film.detector), DEFAULT_PROFILE.halo, DEFAULT_PROFILE.width, film.visible, PAD,
-            film.live, False,
+            film.live, False, film.widest, len(model.free()) > 5,
         )  # fmt: skip
         self.shape = film.detector.shape
         clean = np.where(film.live & (counts > 0), counts, 0)
-        self.row, self.col = np.nonzero(clean)
-        self.count = clean[self.row, self.col].astype(float)
+        sharpest = SHARPEST * instrument.detector.sensor.point_spread_px * np.sqrt(DEFAULT_PROFILE.core_scale)
+        clean[lone_pixels(clean, sharpest)] = 0
+        self.col, self.row, self.count = _by_cell(clean)
         self.total = float(self.count.sum())
         self.cells = film.cell_sums(clean)
         self.point = instrument.detector.sensor.point_spread_px
@@ -150,24 +165,13 @@ class FrameSearch:
         if self.total <= ENOUGH:
             base = self.film.base(shares, self.col.astype(float), self.row.astype(float))
             return listed(self.col, self.row, self.count, base, self.shape, self.total)
-        rows, cols = (-(-n // BLOCK) for n in self.shape)
-        block = (self.row // BLOCK) * cols + self.col // BLOCK
-        counts = np.bincount(block, weights=self.count, minlength=rows * cols)
-        row, col = (BLOCK * i + 0.5 * (BLOCK - 1) for i in np.divmod(np.arange(rows * cols), cols))
+        counts = block_sums(self.col, self.row, self.count, self.shape)
+        col, row = block_middles(self.shape)
         base = self.film.base(shares, col, row)
-        expected = base * BLOCK**2 * self._level
-        excess = counts - expected
-        # A spot spreads over three blocks: neighbours tell it from stray photons, which are left out first.
-        around, usual = (
-            ndimage.uniform_filter(image.reshape(rows, cols), 3, mode="constant").ravel() * 9.0
-            for image in (counts, expected)
-        )
-        standing = np.where(excess > 0.0, (around - usual) / np.sqrt(usual + 0.5), -np.inf)
-        chosen = np.argsort(-standing, kind="stable")[:SEARCHED]
-        chosen = chosen[standing[chosen] > 0.0]
-        if len(chosen) == 0:
-            return listed(col[:0], row[:0], excess[:0], base[:0], self.shape, 0.0)
-        weight = excess[chosen] * min(1.0, SEARCHED / excess[chosen].sum())
+        expected = (base * BLOCK**2 * self._level).reshape(counts.shape)
+        chosen = standing_out(counts, expected, SEARCHED)
+        weight = (counts - expected).ravel()[chosen]
+        weight *= min(1.0, SEARCHED / max(float(weight.sum()), 1e-300))
         return listed(col[chosen], row[chosen], weight, base[chosen], self.shape, float(weight.sum()))
 
     def _listed(self, shares: FloatArray) -> Photons:
@@ -190,7 +194,7 @@ class FrameSearch:
             log_norm += np.log(len(self.own.crystal.symmetry) / (8.0 * np.pi**2))
         else:
             u = around.u
-            precision[:3, :3] = np.linalg.inv(around.covariance)
+            precision[:3, :3] = np.linalg.inv(_covariance(around, self.own.sky.step))
             log_norm += 0.5 * float(np.linalg.slogdet(precision[:3, :3] / (2.0 * np.pi))[1])
         return Prior(mean, precision, np.ascontiguousarray(u), float(log_norm))
 
@@ -205,7 +209,7 @@ class FrameSearch:
             share = next((f for most, f in SEARCH_SHARES if self.total <= most), STANDING_SHARE)
             us, _ = own.sky.search(pixels, thin.amount, thin.base, self.film.detector, share, sigma, STARTS)
         else:
-            us = _cloud(around, step)
+            us = _cloud(around.u, _covariance(around, step), step)
         wide = 0.4 * step / per_px
         start = np.zeros(PARAMETERS)
         start[9] = -1.0
@@ -213,11 +217,29 @@ class FrameSearch:
         widths = np.sqrt(
             self.point**2 + loose_px**2 + (wide * np.array([1.0, 0.7, 0.45, 0.25, 0.0, 0.0])) ** 2
         )
-        work, margin = workspace(len(thin.col)), float(PAD - 2)
+        view, margin = View(self.scene, thin, self.rays, workspace(len(thin.col))), float(PAD - 2)
         scores, signal = np.empty(len(us)), np.empty(len(us))
-        climb(us, start, self.scene, thin, own.brighter(2e-2), margin, widths[:3], step, work, scores, signal)
-        us = np.ascontiguousarray(us[np.argsort(-scores, kind="stable")[:CLIMBERS]])
-        climb(us, start, self.scene, thin, own.brighter(5e-3), margin, widths[3:], step, work, scores, signal)
+        done = 0
+        for stop in (FIRST, len(us)) if around is None else (len(us),):
+            part = slice(done, stop)
+            climb(
+                us[part],
+                start,
+                view,
+                own.brighter(2e-2),
+                margin,
+                widths[:3],
+                step,
+                scores[part],
+                signal[part],
+            )
+            done = min(stop, len(us))
+            if scores[:done].max() > PLENTY:
+                break
+        order = np.argsort(-scores[:done], kind="stable")[:CLIMBERS]
+        best = scores[order[0]]
+        us = np.ascontiguousarray(us[order[scores[order] > best - max(0.5 * abs(best), 20.0)]])
+        climb(us, start, view, own.brighter(5e-3), margin, widths[3:], step, scores, signal)
         return us, scores[: len(us)]
 
     def _distinct(self, us: FloatArray, scores: FloatArray, most: int) -> list[int]:
@@ -242,85 +264,74 @@ class FrameSearch:
     ) -> list[Mode]:
         """Maxima from starting orientations, weighed; the most probable first."""
         free = self.own.free()
-        modes: list[Mode] = []
-        # Where photons are few, a clipped spot's share need not be known to a thousandth.
-        scene = self.scene._replace(precise=self.total > PRECISE)
         exact = self.total <= ENOUGH
-        photons = self._listed(shares) if exact else self._near(us[0], shares)
-        work = workspace(len(photons.col))
+        again = starts is not None
+        # Where photons are few, a clipped spot's share need not be known to a thousandth; and the first time, with many,
+        # bright spots do.
+        scene = self.scene._replace(precise=self.total > PRECISE and (exact or again))
+        most = len(self.rays) if exact or again else self.own.brighter(2e-2)
+        photons = self._listed(shares) if exact else None
         summits = []
         for k, u in enumerate(us):
             x = prior.mean.copy() if starts is None else starts[k].copy()
-            n = select(u, scene, len(self.rays), float(PAD - 2), self.rays)
-            if not exact and k > 0:
-                photons = self._near(u, shares)
-                work = workspace(len(photons.col))
+            view = self._view(u, shares, scene, most, photons)
             u = np.ascontiguousarray(u)
-            share = best_share(u, x, scene, photons, self.rays, n, work)
+            share = best_share(u, x, view)
             x[9] = np.log(share / (1.0 - share))
-            u, x, value, curvature = polish(
-                u, x, free, prior, scene, photons, self.rays, n, work, exact, STEPS, 20
-            )
-            summits.append((value, u, x, curvature, self.rays[:n].copy(), photons, work))
-        summits.sort(key=lambda s: -s[0])
-        for value, u, x, curvature, rays, listed_photons, scratch in summits:
-            if value < summits[0][0] - NATS:
+            enough = 1e-4 if exact or again else 1e-2
+            u, x, value, curvature = polish(u, x, free, prior, view, exact, STEPS, 20, enough)
+            summits.append((*gauss(u, value, curvature, free, prior), u, x, value, curvature, view))
+        best, likely = max(s[5] for s in summits), max(s[2] for s in summits)
+        modes: list[Mode] = []
+        for mean, covariance, evidence, u, x, value, curvature, view in sorted(summits, key=lambda s: -s[5]):
+            if value < best - NATS:
                 break
             if any(misorientation(u, m.u, self.own.crystal.symmetry) < 0.5 * self.own.per_px for m in modes):
                 continue
-            if exact and starts is not None:
-                found = weigh(u, x, curvature, free, prior, scene, listed_photons, rays, len(rays), scratch)
-            else:
-                found = gauss(u, value, curvature, free, prior)
-            mean, covariance, evidence = found
+            if exact and again and evidence > likely - NATS:
+                mean, covariance, evidence = weigh(u, x, curvature, free, prior, view)
             modes.append(Mode(mean, covariance, x, float(value), evidence))
         modes.sort(key=lambda m: -m.log_evidence)
         return modes
 
-    def _near(self, u: FloatArray, shares: FloatArray) -> Photons:
+    def _view(
+        self, u: FloatArray, shares: FloatArray, scene: Scene, most: int, photons: Photons | None = None
+    ) -> View:
+        """An orientation's view of the frame with its ``most`` brightest rays; without ``photons`` those near its spots."""
+        rays = self.rays[: select(u, self.scene, most, float(PAD - 2), self.rays)].copy()
+        if photons is None:
+            photons = self._near(u, rays, shares)
+        return View(scene, photons, rays, workspace(len(photons.col)))
+
+    def _near(self, u: FloatArray, rays: NDArray[np.int64], shares: FloatArray) -> Photons:
         """Pixels near an orientation's spots; the others are counted only."""
-        n = select(u, self.scene, len(self.rays), float(PAD - 2), self.rays)
-        pixels = predict_pixels(u, self.own.table.direction[self.rays[:n]], self.film.detector)
+        pixels = predict_pixels(u, self.own.table.direction[rays], self.film.detector)
         near = np.zeros(self.shape, dtype=bool)
-        reach = 20
+        profile = DEFAULT_PROFILE
+        # Spots may turn out a third wider than believed.
+        widest = profile.core_scale * (1.8 * self.point**2 + self.film.widest) + 0.1
+        reach = int(np.ceil(REACH * profile.width * np.sqrt(widest)))
         for c, r in np.rint(pixels).astype(int):
             near[max(r - reach, 0) : max(r + reach + 1, 0), max(c - reach, 0) : max(c + reach + 1, 0)] = True
         keep = near[self.row, self.col]
-        col, row = self.col[keep], self.row[keep]
-        base = self.film.base(shares, col.astype(float), row.astype(float))
-        return listed(col, row, self.count[keep], base, self.shape, self.total)
+        col, row = self.col[keep].astype(float), self.row[keep].astype(float)
+        return listed(col, row, self.count[keep], self.film.base(shares, col, row), self.shape, self.total)
 
     def _background(self, mode: Mode, shares: FloatArray) -> tuple[FloatArray, float]:
         """Shares of the background's parts without the photons of a mode's spots, and photons in clumps that it leaves."""
-        photons = self._near(mode.u, shares)
-        work = workspace(len(photons.col))
-        n = select(mode.u, self.scene, len(self.rays), float(PAD - 2), self.rays)
-        visible, _ = spread(
-            mode.u, mode.x, self.scene, photons, self.rays, n, 0, work, np.empty(SHAPE_PARAMETERS)
-        )
-        f = 1.0 / (1.0 + np.exp(-mode.x[9]))
-        ratio = work.density / (visible * photons.base)
-        belongs = photons.amount * f * ratio / (1.0 - f + f * ratio)
+        view = self._view(mode.u, shares, self.scene, len(self.rays))
+        photons, density = view.photons, view.work.density
+        f = best_share(mode.u, mode.x, view)
+        visible, _ = spread(mode.u, mode.x, view, 0, np.empty(SHAPE_PARAMETERS))
+        ratio = density / (visible * photons.base)
         taken = np.zeros(self.shape)
-        np.add.at(taken, (photons.row.astype(int), photons.col.astype(int)), belongs)
+        taken[photons.row.astype(int), photons.col.astype(int)] = (
+            photons.amount * f * ratio / (1.0 - f + f * ratio)
+        )
         new = self.film.fit(np.maximum(self.cells - self.film.cell_sums(taken), 0.0), shares)
-        rows, cols = (-(-n // BLOCK) for n in self.shape)
-        block = (self.row // BLOCK) * cols + self.col // BLOCK
-        left = np.bincount(block, self.count - taken[self.row, self.col], minlength=rows * cols)
-        row, col = (BLOCK * i + 0.5 * (BLOCK - 1) for i in np.divmod(np.arange(rows * cols), cols))
-        padded = np.zeros((rows * BLOCK, cols * BLOCK))
-        padded[: self.shape[0], : self.shape[1]] = self.film.live
-        base = (
-            self.film.base(new, col, row) * padded.reshape(rows, BLOCK, cols, BLOCK).sum(axis=(1, 3)).ravel()
-        )
-        level = float(left.sum()) * base
-        around, usual = (
-            9.0 * ndimage.uniform_filter(image.reshape(rows, cols), 3, mode="constant").ravel()
-            for image in (left, level)
-        )
-        # So many together come by chance once in a hundred frames.
-        many = scipy.stats.poisson.isf(0.01 / len(left), np.maximum(usual, 1e-9)) + 1.0
-        return new, float(np.maximum(left - level, 0.0)[around >= np.maximum(many, 3.0)].sum())
+        left = block_sums(self.col, self.row, self.count - taken[self.row, self.col], self.shape)
+        base = self.film.base(new, *block_middles(self.shape)).reshape(left.shape)
+        return new, unexplained(left, float(left.sum()) * base * live_pixels_of_blocks(self.film.live))
 
     def _conclude(self, modes: list[Mode], unexplained: float) -> PhotonResult:
         evidence = np.array([m.log_evidence for m in modes])
@@ -349,11 +360,31 @@ class FrameSearch:
         )
 
 
-def _cloud(around: Orientation, step: float) -> FloatArray:
-    """Orientations (n, 3, 3) about ``step`` apart within three standard deviations of one."""
+def _by_cell(counts: NDArray[np.number]) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    """Column, row and photons of the pixels (rows, cols) that hold any, cell by cell."""
+    down, across = (-(-n // CELL) for n in counts.shape)
+    padded = np.zeros((down * CELL, across * CELL), dtype=counts.dtype)
+    padded[: counts.shape[0], : counts.shape[1]] = counts
+    flat = padded.reshape(down, CELL, across, CELL).swapaxes(1, 2).ravel()
+    full = np.flatnonzero(flat)
+    cell, inside = np.divmod(full, CELL * CELL)
+    row, col = (cell // across) * CELL + inside // CELL, (cell % across) * CELL + inside % CELL
+    return col, row, flat[full].astype(float)
+
+
+def _covariance(around: Orientation, step: float) -> FloatArray:
+    """Covariance (3, 3) of an expected orientation; one that says nothing (zeros) is taken to be ``step`` radians wide."""
     values, vectors = np.linalg.eigh(around.covariance)
-    sigma = np.sqrt(np.maximum(values, 0.0))
+    if values[-1] <= 0.0:
+        return np.asarray(step**2 * np.eye(3))
+    return np.asarray((vectors * np.maximum(values, 1e-6 * values[-1])) @ vectors.T)
+
+
+def _cloud(u: FloatArray, covariance: FloatArray, step: float) -> FloatArray:
+    """Orientations (n, 3, 3) about ``step`` apart within three standard deviations of one."""
+    values, vectors = np.linalg.eigh(covariance)
+    sigma = np.sqrt(values)
     axes = [np.linspace(-3.0 * s, 3.0 * s, 2 * int(np.ceil(3.0 * s / step)) + 1) for s in sigma]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    grid = grid[((grid / np.maximum(sigma, 1e-12)) ** 2).sum(axis=1) <= 9.5]
-    return np.ascontiguousarray(rotation_matrix(grid @ vectors.T) @ around.u)
+    grid = grid[((grid / sigma) ** 2).sum(axis=1) <= 9.5]
+    return np.ascontiguousarray(rotation_matrix(grid @ vectors.T) @ u)

@@ -28,6 +28,12 @@ AZIMUTHS, ROWS_PER_RAD = 720, 1.0 / math.radians(0.2)
 #: Classes of brightness: a spot's share of its pattern, from the top down, in steps of this factor.
 CLASSES, CLASS_FACTOR = 7, 2.0
 
+#: Zeros between two runs of a map's row.
+GAP = 128
+
+#: Smallest step of the maps, nats.
+FINEST = 1.0 / 64.0
+
 #: Azimuth bins of the visible rate.
 COARSE = 36
 
@@ -154,13 +160,18 @@ class Sky:
         polar = np.arccos(np.clip(-normals[:, 2], -1.0, 1.0))
         azimuth = np.arctan2(normals[:, 1], normals[:, 0])
         density = base / pixel_area(pixels, detector)
-        maps = _maps(
+        fine, peak = _maps(
             polar, azimuth, weight, density, share, sigma, self.lowest, self.rows, CLASSES, CLASS_FACTOR
         )
-        score, best, at = _score(
-            self.starts, self.row, self.shift, self.group, self.log_visible, maps,
-            share * float(weight.sum()), 4 * most,
-        )  # fmt: skip
+        signal = share * float(weight.sum())
+        # Whole numbers of sixteen bits: twice as many at a time, from half the memory. No score comes near the top of them,
+        # unless three spots of a direction share every photon.
+        highest = min(3.0 * peak, MOST_SPOTS * float(fine.max())) + 4.0 * signal
+        unit = max(highest / 32000.0, FINEST)
+        maps = np.rint(fine * np.float32(1.0 / unit)).astype(np.int16)
+        lost = np.rint(self.log_visible * np.float32(signal / unit)).astype(np.int16)
+        score, best, at = _score(self.starts, self.row, self.shift, self.group, lost, maps, 4 * most)
+        score *= unit
         order = np.argsort(-score, kind="stable")[: 4 * most]
         keep = _apart(best[order], at[order], self.orientation, 1.2 * self.step, most)
         chosen = order[keep]
@@ -225,14 +236,16 @@ def _maps(
     rows: int,
     classes: int,
     factor: float,
-) -> NDArray[np.float32]:
-    """Maps (classes, rows, AZIMUTHS) of log(1 + f q k / ((1 - f) b))."""
+) -> tuple[NDArray[np.float32], float]:
+    """Maps (classes, rows, AZIMUTHS) of log(1 + f q k / ((1 - f) b)), and the sum of all photons' highest."""
     maps = np.zeros((classes, rows, AZIMUTHS), np.float32)
     # log(1 + exp(t)) by table.
     table = np.log1p(np.exp(np.arange(-4.0, 26.0, 0.02)))
     reach = 3.0 * sigma
+    peak = 0.0
     for p in range(polar.size):
         top = math.log(share / (1.0 - share) * factor**-0.5 / (2.0 * math.pi * sigma**2 * density[p]))
+        peak += weight[p] * math.log1p(math.exp(min(top, 700.0)))
         r0 = max(math.ceil((polar[p] - reach - lowest) * ROWS_PER_RAD), 0)
         r1 = min(int((polar[p] + reach - lowest) * ROWS_PER_RAD), rows - 1)
         for r in range(r0, r1 + 1):
@@ -254,36 +267,37 @@ def _maps(
                         break
                     maps[c, r, b] += weight[p] * table[min(int((t + 4.0) * 50.0), table.size - 1)]
                     t -= math.log(factor)
-    return maps
+    return maps, peak
 
 
 @njit(cache=True)
-def _runs(top: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """Where each row of a map (rows, AZIMUTHS) is not zero: runs ``starts[r]:starts[r + 1]`` from ``low`` to ``high``."""
+def _runs(top: NDArray[np.int16]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Runs ``starts[r]:starts[r + 1]``, ``low`` to ``high``, that hold all of each row of a map (rows, AZIMUTHS) but zeros.
+
+    Zeros are added faster than a new run is begun: gaps shorter than `GAP` stay in.
+    """
     rows = top.shape[0]
     starts = np.zeros(rows + 1, np.int64)
-    low, high = np.empty(rows * AZIMUTHS // 2, np.int32), np.empty(rows * AZIMUTHS // 2, np.int32)
+    most = rows * (AZIMUTHS // GAP + 1)
+    low, high = np.empty(most, np.int32), np.empty(most, np.int32)
     n = 0
     for r in range(rows):
-        inside = False
+        last = -GAP - 2
         for a in range(AZIMUTHS):
-            full = top[r, a] > 0.0
-            if full and not inside:
+            if top[r, a] == 0:
+                continue
+            if a - last > GAP:
                 low[n] = a
-            if inside and not full:
-                high[n] = a
                 n += 1
-            inside = full
-        if inside:
-            high[n] = AZIMUTHS
-            n += 1
+            high[n - 1] = a + 1
+            last = a
         starts[r + 1] = n
     return starts, low[:n].copy(), high[:n].copy()
 
 
 @njit(cache=True)
-def _add(total: NDArray[np.float32], line: NDArray[np.float32], low: int, high: int, shift: int) -> None:
-    # Slices, so that the compiler sees that no index is negative, and adds eight at a time.
+def _add(total: NDArray[np.int16], line: NDArray[np.int16], low: int, high: int, shift: int) -> None:
+    # Slices, so that the compiler sees that no index is negative, and adds sixteen at a time.
     to, what = total[low + shift : high + shift], line[low:high]
     for i in range(what.size):
         to[i] += what[i]
@@ -295,39 +309,48 @@ def _score(
     row: NDArray[np.int32],
     shift: NDArray[np.int32],
     group: NDArray[np.int8],
-    log_visible: NDArray[np.float32],
-    maps: NDArray[np.float32],
-    signal: float,
+    lost: NDArray[np.int16],
+    maps: NDArray[np.int16],
     most: int,
 ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.int64]]:
-    """The best local maxima over azimuth of all directions: scores, directions, azimuth bins (each (<= most,))."""
+    """The best local maxima over azimuth of all directions: scores, directions, azimuth bins (each (<= most,)).
+
+    ``lost`` (directions, COARSE) is taken off for what the sensor sees of a direction; scores are in the maps' units.
+    """
     first, low, high = _runs(maps[0])
     # Sums over map columns minus azimuths: from -(AZIMUTHS - 1) on.
-    total = np.zeros(2 * AZIMUTHS, np.float32)
+    total = np.zeros(2 * AZIMUTHS, np.int16)
     # More room than asked for: it is weeded when full, so that keeping one costs next to nothing.
     room = 8 * most
     score = np.full(room, -1e30)
     best, at = np.zeros(room, np.int64), np.zeros(room, np.int64)
-    filled, floor = 0, -1e30
+    filled, floor = 0, -(2**15)
     every = AZIMUTHS // COARSE
     for n in range(starts.size - 1):
-        total[:] = 0.0
+        total[:] = 0
         for s in range(starts[n], starts[n + 1]):
             line = maps[group[s], row[s]]
             for k in range(first[row[s]], first[row[s] + 1]):
                 _add(total, line, low[k], high[k], AZIMUTHS - shift[s])
+        here, wrapped = total[:AZIMUTHS], total[AZIMUTHS:]
         for a in range(AZIMUTHS):
-            total[a] += total[a + AZIMUTHS]
+            here[a] += wrapped[a]
         for k in range(COARSE):
-            lost = np.float32(signal * log_visible[n, k])
-            for a in range(k * every, (k + 1) * every):
-                total[a] -= lost
+            off = lost[n, k]
+            part = here[k * every : (k + 1) * every]
+            for a in range(every):
+                part[a] -= off
+        top = here[0]
         for a in range(AZIMUTHS):
-            value = total[a]
+            top = max(top, here[a])
+        if top <= floor:
+            continue
+        for a in range(AZIMUTHS):
+            value = here[a]
             if value <= floor:
                 continue
-            before = total[a - 1 if a > 0 else AZIMUTHS - 1]
-            after = total[a + 1 if a < AZIMUTHS - 1 else 0]
+            before = here[a - 1 if a > 0 else AZIMUTHS - 1]
+            after = here[a + 1 if a < AZIMUTHS - 1 else 0]
             if value < before or value <= after:
                 continue
             score[filled], best[filled], at[filled] = value, n, a
@@ -335,7 +358,7 @@ def _score(
             if filled == room:
                 kept = np.argsort(-score)[:most]
                 score[:most], best[:most], at[:most] = score[kept], best[kept], at[kept]
-                filled, floor = most, score[most - 1]
+                filled, floor = most, int(score[most - 1])
     return score[:filled], best[:filled], at[:filled]
 
 

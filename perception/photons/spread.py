@@ -1,84 +1,23 @@
 """Compiled loops of the photon likelihood: from an orientation to the density of its spots at every photon.
 
-Parameters are numbered: 0..2 rotation vector (laboratory, of ``exp(w) u``), 3..7 pose (`GEOMETRY_PARAMETERS`), 8 logarithm
-of the point spread in pixels, 9 logit of the share of signal.
+Parameters are numbered as in `scene`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from lauepilot.perception.photons.scene import CELL, SHAPE_PARAMETERS, Photons, Scene, View, Work
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.kernels import PackedDetector, project
 from lauepilot.simulator.render import Blur, covariance
 
-#: Pixels along an edge of the cells by which photons are found.
-CELL = 16
-
-#: Number of the parameters (see the module's text), and of those that change the spots.
-PARAMETERS, SHAPE_PARAMETERS = 10, 9
-
-#: Spots are cut off here, in standard deviations of the halo.
-REACH = 4.5
-
-
-class Scene(NamedTuple):
-    """What makes spots: rays (n, 3) with rates (n, nodes), the believed detector, blur, profile; and the live pixels.
-
-    ``visible`` (rows + 2 pad, cols + 2 pad) is the share of a usual spot at each pixel that falls on live ones. With
-    ``precise`` it only tells which spots are clipped; their share is summed over the ``live`` pixels (rows, cols).
-    """
-
-    directions: FloatArray
-    rate: NDArray[np.float32]
-    s_min: float
-    s_step: float
-    detector: PackedDetector
-    polarisation: float
-    blur: Blur
-    halo: float
-    width: float
-    visible: NDArray[np.float32]
-    pad: int
-    live: NDArray[np.bool_]
-    precise: bool
-
-
-class Photons(NamedTuple):
-    """Pixels with photons, sorted by cells of `CELL` pixels: place, photons, and share ``b`` of the background (each (n,)).
-
-    ``starts`` (cells + 1,), ``across`` cells in a row of them, ``total`` photons on all live pixels, those not listed too.
-    """
-
-    col: FloatArray
-    row: FloatArray
-    amount: FloatArray
-    base: FloatArray
-    starts: NDArray[np.int64]
-    across: int
-    down: int
-    total: float
-
-
-class Work(NamedTuple):
-    """Scratch space of `spread`: density (n,), slopes (n, 9), curvature (n, 6), touched photons (n,)."""
-
-    density: FloatArray
-    slope: FloatArray
-    curve: FloatArray
-    touched: NDArray[np.int64]
-
-
-def workspace(n: int) -> Work:
-    """Scratch space for ``n`` pixels."""
-    return Work(
-        np.zeros(n), np.zeros((n, SHAPE_PARAMETERS)), np.zeros((n, 6)), np.zeros(max(n, 1), dtype=np.int64)
-    )
+#: Spots are cut off here, in standard deviations of the halo; and where core or halo fall below exp(-FAINT / 2).
+REACH, FAINT = 4.5, 25.0
 
 
 @njit(cache=True)
@@ -176,6 +115,19 @@ def _visible(scene: Scene, col: float, row: float, out: FloatArray) -> None:
     out[2] = (1 - s) * (v10 - v00) + s * (v11 - v01)
 
 
+@njit(cache=True, inline="always")
+def _part(
+    share: float, scale: float, c_col: float, c_cross: float, c_row: float
+) -> tuple[float, float, float, float, float]:
+    """Core or halo of a spot: height of its middle, inverse covariance (3), and the width's slope at the middle.
+
+    1/12 is the variance of a pixel, over which spots are integrated (Sheppard's correction).
+    """
+    cc, cr, rr = scale * c_col + 1.0 / 12.0, scale * c_cross, scale * c_row + 1.0 / 12.0
+    over = 1.0 / (cc * rr - cr * cr)
+    return share * math.sqrt(over) / (2.0 * math.pi), rr * over, -cr * over, cc * over, (cc + rr) * over
+
+
 @njit(cache=True)
 def _clipped(
     scene: Scene,
@@ -193,41 +145,47 @@ def _clipped(
     for part in range(2):
         share = 1.0 - scene.halo if part == 0 else scene.halo
         scale = core if part == 0 else core * scene.width**2
-        cc, cr, rr = scale * c_col + 1.0 / 12.0, scale * c_cross, scale * c_row + 1.0 / 12.0
-        det = cc * rr - cr * cr
-        norm = share / (2.0 * math.pi * math.sqrt(det))
-        reach_col, reach_row = REACH * math.sqrt(cc), REACH * math.sqrt(rr)
+        height, a, b, c, middle = _part(share, scale, c_col, c_cross, c_row)
+        reach_col = REACH * math.sqrt(scale * c_col + 1.0 / 12.0)
+        reach_row = REACH * math.sqrt(scale * c_row + 1.0 / 12.0)
+        left = max(math.ceil(col - reach_col), 0)
+        right = min(math.floor(col + reach_col), scene.live.shape[1] - 1)
         for i in range(
             max(math.ceil(row - reach_row), 0), min(math.floor(row + reach_row), scene.live.shape[0] - 1) + 1
         ):
-            for j in range(
-                max(math.ceil(col - reach_col), 0),
-                min(math.floor(col + reach_col), scene.live.shape[1] - 1) + 1,
-            ):
+            dy = i - row
+            for j in range(left, right + 1):
                 if not scene.live[i, j]:
                     continue
-                dx, dy = j - col, i - row
-                px, py = (rr * dx - cr * dy) / det, (cc * dy - cr * dx) / det
-                value = norm * math.exp(-0.5 * (dx * px + dy * py))
+                dx = j - col
+                px, py = a * dx + b * dy, b * dx + c * dy
+                q = dx * px + dy * py
+                if q > FAINT:
+                    continue
+                value = height * math.exp(-0.5 * q)
                 out[0] += value
                 out[1] += value * px
                 out[2] += value * py
-                out[3] += value * scale * point * (px * px + py * py - (cc + rr) / det)
+                out[3] += value * scale * point * (px * px + py * py - middle)
 
 
 @njit(cache=True)
-def spread(
-    u: FloatArray,
-    x: FloatArray,
-    scene: Scene,
-    photons: Photons,
-    rays: NDArray[np.int64],
-    n_rays: int,
-    order: int,
-    work: Work,
-    dv: FloatArray,
-) -> tuple[float, int]:
-    """Fill ``work`` with the density of spots at the photons; returns the visible rate and how many photons were touched.
+def _photons_near(photons: Photons, col: float, row: float, reach: float) -> bool:
+    """Whether any cell within ``reach`` pixels holds a photon."""
+    left, right = max(int((col - reach) / CELL), 0), min(int((col + reach) / CELL), photons.across - 1)
+    top, bottom = max(int((row - reach) / CELL), 0), min(int((row + reach) / CELL), photons.down - 1)
+    if right < left:
+        return False
+    for line in range(top, bottom + 1):
+        first = line * photons.across
+        if photons.starts[first + left] < photons.starts[first + right + 1]:
+            return True
+    return False
+
+
+@njit(cache=True)
+def spread(u: FloatArray, x: FloatArray, view: View, order: int, dv: FloatArray) -> tuple[float, int]:
+    """Fill ``view.work`` with the density of spots at the photons; the visible rate and how many photons were touched.
 
     Parameters
     ----------
@@ -235,31 +193,31 @@ def spread(
         (3, 3) orientation; parameters 0..2 of ``x`` are not looked at.
     x
         (10,) parameters.
-    scene, photons
-        What makes spots, and where photons are. Their slopes take the rates' and places' change into account, not that
-        of the covariance with the orientation (a hundredth of it).
-    rays, n_rays
-        Which rays.
+    view
+        What makes spots, where photons are, which rays; ``work`` is zero where not touched before: `clear` it after use.
     order
-        0: densities; 1: slopes too; 2: and the curvature that an EM step for the rotation needs.
-    work
-        Scratch, zero where not touched before; `clear` it after use.
+        0: densities; 1: slopes too; 2: slopes after the rotation, and the curvature that an EM step for it needs. Slopes
+        take the rates' and places' change into account, not that of the covariance with the orientation (a hundredth).
     dv
         (9,) derivatives of the visible rate.
     """
+    scene, photons, work = view.scene, view.photons, view.work
     d = posed(scene.detector, x)
     point = math.exp(2.0 * x[8])
     blur = scene.blur
     blur = Blur(blur.mosaic, blur.divergence, blur.lit_x, blur.lit_y, blur.lit_z, point)
     core = 1.0 / (1.0 - scene.halo + scene.halo * scene.width**2)
+    wing = core * scene.width**2
+    farthest = REACH * scene.width * math.sqrt((point + scene.widest) * core + 0.1)
+    pose = scene.pose_free and order == 1
     nodes = scene.rate.shape[1]
     shown = np.zeros(4)
     j_col, j_row, d_rate = np.zeros(SHAPE_PARAMETERS), np.zeros(SHAPE_PARAMETERS), np.zeros(SHAPE_PARAMETERS)
+    q = np.zeros((3, 3))
     dv[:] = 0.0
     visible, touched = 0.0, 0
     pol = scene.polarisation
-    for a in range(n_rays):
-        i = rays[a]
+    for i in view.rays:
         hx, hy, hz = scene.directions[i, 0], scene.directions[i, 1], scene.directions[i, 2]
         gx = u[0, 0] * hx + u[0, 1] * hy + u[0, 2] * hz
         gy = u[1, 0] * hx + u[1, 1] * hy + u[1, 2] * hz
@@ -286,76 +244,100 @@ def spread(
             rate *= factor
             rise *= factor
             pol_x, pol_y = -(1.0 + pol) * kx / factor, -(1.0 - pol) * ky / factor
-        c_col, c_cross, c_row = covariance(d, blur, kx, ky, kz)
-        if scene.precise and shown[0] < 0.9999:
-            _clipped(scene, col, row, c_col, c_cross, c_row, point, shown)
-        visible += rate * shown[0]
         if order > 0:
-            ux, uy, uz, vx, vy, vz = _pixel_slopes(d, kx, ky, kz)
             for m in range(3):
                 # w x g for a turn about axis m; the sine changes by minus its z.
                 tx = 0.0 if m == 0 else (gz if m == 1 else -gy)
                 ty = -gz if m == 0 else (0.0 if m == 1 else gx)
                 tz = gy if m == 0 else (-gx if m == 1 else 0.0)
-                ds = -tz
-                qx, qy, qz = 2.0 * (ds * gx + s * tx), 2.0 * (ds * gy + s * ty), 2.0 * (ds * gz + s * tz)
-                j_col[m] = ux * qx + uy * qy + uz * qz
-                j_row[m] = vx * qx + vy * qy + vz * qz
-                d_rate[m] = rise / scene.s_step * ds / rate + pol_x * qx + pol_y * qy
-            j_col[3] = (col - d.centre_col) / d.distance_mm
-            j_row[3] = (row - d.centre_row) / d.distance_mm
-            j_col[4], j_row[5] = 1.0, 1.0
-            # A detector that turns one way sees rays turn the other way: k x w.
-            j_col[6], j_row[6] = uy * kz - uz * ky, vy * kz - vz * ky
-            j_col[7], j_row[7] = uz * kx - ux * kz, vz * kx - vx * kz
-            for m in range(8):
+                q[m, 0], q[m, 1] = 2.0 * (s * tx - tz * gx), 2.0 * (s * ty - tz * gy)
+                q[m, 2] = 2.0 * (s * tz - tz * gz)
+                d_rate[m] = -rise / scene.s_step * tz / rate + pol_x * q[m, 0] + pol_y * q[m, 1]
+        whole = shown[0] > 0.9999
+        if whole and not _photons_near(photons, col, row, farthest):
+            # Nothing to explain and nothing clipped: only its rate counts.
+            visible += rate * shown[0]
+            if order > 0:
+                for m in range(3):
+                    dv[m] += rate * d_rate[m] * shown[0]
+            continue
+        c_col, c_cross, c_row = covariance(d, blur, kx, ky, kz)
+        if scene.precise and not whole:
+            _clipped(scene, col, row, c_col, c_cross, c_row, point, shown)
+        visible += rate * shown[0]
+        if order > 0:
+            ux, uy, uz, vx, vy, vz = _pixel_slopes(d, kx, ky, kz)
+            for m in range(3):
+                j_col[m] = ux * q[m, 0] + uy * q[m, 1] + uz * q[m, 2]
+                j_row[m] = vx * q[m, 0] + vy * q[m, 1] + vz * q[m, 2]
                 dv[m] += rate * (d_rate[m] * shown[0] + j_col[m] * shown[1] + j_row[m] * shown[2])
             dv[8] += rate * shown[3]
+            if pose:
+                j_col[3] = (col - d.centre_col) / d.distance_mm
+                j_row[3] = (row - d.centre_row) / d.distance_mm
+                j_col[4], j_row[5] = 1.0, 1.0
+                # A detector that turns one way sees rays turn the other way: k x w.
+                j_col[6], j_row[6] = uy * kz - uz * ky, vy * kz - vz * ky
+                j_col[7], j_row[7] = uz * kx - ux * kz, vz * kx - vx * kz
+                for m in range(3, 8):
+                    dv[m] += rate * (j_col[m] * shown[1] + j_row[m] * shown[2])
+        high, a, b, c, middle = _part(rate * (1.0 - scene.halo), core, c_col, c_cross, c_row)
+        far_high, far_a, far_b, far_c, far_middle = _part(rate * scene.halo, wing, c_col, c_cross, c_row)
         reach_col = REACH * scene.width * math.sqrt(c_col * core + 0.1)
         reach_row = REACH * scene.width * math.sqrt(c_row * core + 0.1)
         first_col = max(int((col - reach_col) / CELL), 0)
         last_col = min(int((col + reach_col) / CELL), photons.across - 1)
+        if last_col < first_col:
+            continue
         first_row = max(int((row - reach_row) / CELL), 0)
         last_row = min(int((row + reach_row) / CELL), photons.down - 1)
         for cell_row in range(first_row, last_row + 1):
             start = photons.starts[cell_row * photons.across + first_col]
-            stop = (
-                photons.starts[cell_row * photons.across + last_col + 1] if last_col >= first_col else start
-            )
+            stop = photons.starts[cell_row * photons.across + last_col + 1]
             for p in range(start, stop):
                 dx, dy = photons.col[p] - col, photons.row[p] - row
                 if abs(dx) > reach_col or abs(dy) > reach_row:
                     continue
-                for part in range(2):
-                    share = 1.0 - scene.halo if part == 0 else scene.halo
-                    scale = core if part == 0 else core * scene.width**2
-                    # 1/12: the variance of a pixel, over which spots are integrated (Sheppard's correction).
-                    cc, cr, rr = scale * c_col + 1.0 / 12.0, scale * c_cross, scale * c_row + 1.0 / 12.0
-                    det = cc * rr - cr * cr
-                    px, py = (rr * dx - cr * dy) / det, (cc * dy - cr * dx) / det
-                    q = dx * px + dy * py
-                    if q > 25.0 or share <= 0.0:
-                        continue
-                    value = rate * share * math.exp(-0.5 * q) / (2.0 * math.pi * math.sqrt(det))
-                    if work.density[p] == 0.0:
-                        work.touched[touched] = p
-                        touched += 1
-                    work.density[p] += value
-                    if order > 0:
-                        for m in range(8):
-                            work.slope[p, m] += value * (px * j_col[m] + py * j_row[m] + d_rate[m])
-                        work.slope[p, 8] += value * scale * point * (px * px + py * py - (cc + rr) / det)
-                    if order > 1:
-                        a_cc, a_cr, a_rr = value * rr / det, -value * cr / det, value * cc / det
-                        n = 0
-                        for m in range(3):
-                            for o in range(m, 3):
-                                work.curve[p, n] += (
-                                    a_cc * j_col[m] * j_col[o]
-                                    + a_rr * j_row[m] * j_row[o]
-                                    + a_cr * (j_col[m] * j_row[o] + j_row[m] * j_col[o])
-                                )
-                                n += 1
+                near = far = 0.0
+                px, py = a * dx + b * dy, b * dx + c * dy
+                exponent = dx * px + dy * py
+                if exponent < FAINT:
+                    near = high * math.exp(-0.5 * exponent)
+                far_px, far_py = far_a * dx + far_b * dy, far_b * dx + far_c * dy
+                exponent = dx * far_px + dy * far_py
+                if exponent < FAINT:
+                    far = far_high * math.exp(-0.5 * exponent)
+                value = near + far
+                if value == 0.0:
+                    continue
+                if work.density[p] == 0.0:
+                    work.touched[touched] = p
+                    touched += 1
+                work.density[p] += value
+                if order == 0:
+                    continue
+                to_col, to_row = near * px + far * far_px, near * py + far * far_py
+                for m in range(3):
+                    work.slope[p, m] += to_col * j_col[m] + to_row * j_row[m] + value * d_rate[m]
+                if order == 1:
+                    work.slope[p, 8] += point * (
+                        near * core * (px * px + py * py - middle)
+                        + far * wing * (far_px * far_px + far_py * far_py - far_middle)
+                    )
+                    if pose:
+                        for m in range(3, 8):
+                            work.slope[p, m] += to_col * j_col[m] + to_row * j_row[m]
+                else:
+                    cc, cr, rr = near * a + far * far_a, near * b + far * far_b, near * c + far * far_c
+                    n = 0
+                    for m in range(3):
+                        for o in range(m, 3):
+                            work.curve[p, n] += (
+                                cc * j_col[m] * j_col[o]
+                                + rr * j_row[m] * j_row[o]
+                                + cr * (j_col[m] * j_row[o] + j_row[m] * j_col[o])
+                            )
+                            n += 1
     return visible, touched
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from lauepilot.perception.photons.film import PAD, Film, listed, lone_pixels
 from lauepilot.perception.photons.kernels import best_share, gradient, log_likelihood
+from lauepilot.perception.photons.scene import PARAMETERS, SHAPE_PARAMETERS, Scene, View, workspace
 from lauepilot.perception.photons.sky import beam_directions
-from lauepilot.perception.photons.spread import PARAMETERS, Scene, select, turned, workspace
+from lauepilot.perception.photons.spread import clear, select, spread, turned
 from lauepilot.simulator.conventions import random_rotation, rotation_matrix
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.detector import Region
@@ -39,7 +40,7 @@ def tiny(kind="flat"):
 def scene_of(table, film):
     return Scene(
         table.direction, table.rate, table.sin_theta_min, table.sin_theta_step, pack_detector(film.detector),
-        0.0, pack_blur(table.instrument, film.detector), 0.28, 2.0, film.visible, PAD, film.live, True,
+        0.0, pack_blur(table.instrument, film.detector), 0.28, 2.0, film.visible, PAD, film.live, True, film.widest, True,
     )  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def case(request):
     n = select(u, scene, len(rays), float(PAD - 2), rays)
     x = np.zeros(PARAMETERS)
     x[8], x[9] = np.log(2.0), 0.4
-    return table, film, scene, photons, u, x, rays, n, shares
+    return table, film, View(scene, photons, rays[:n], workspace(len(photons.col))), u, x, shares
 
 
 def plain(table, film, photons, u, share, shares):
@@ -84,33 +85,31 @@ def plain(table, film, photons, u, share, shares):
 
 
 def test_value_is_that_of_a_plain_image(case):
-    table, film, scene, photons, u, x, rays, n, shares = case
+    table, film, view, u, x, shares = case
     share = 1.0 / (1.0 + np.exp(-x[9]))
-    ours = log_likelihood(u, x, scene, photons, rays, n, workspace(len(photons.col)))
-    wanted, _ = plain(table, film, photons, u, share, shares)
+    ours = log_likelihood(u, x, view)
+    wanted, _ = plain(table, film, view.photons, u, share, shares)
     assert abs(wanted) > 50.0
     assert ours == pytest.approx(wanted, rel=4e-3)
 
 
 def test_visible_rate_clips_stamps(case):
     """Spots over the edge and the hole count with what is seen of them, not by where their middle is."""
-    from lauepilot.perception.photons.spread import SHAPE_PARAMETERS, spread
 
-    table, film, scene, photons, u, x, rays, n, shares = case
-    work = workspace(len(photons.col))
-    visible, _ = spread(u, x, scene, photons, rays, n, 0, work, np.empty(SHAPE_PARAMETERS))
-    _, wanted = plain(table, film, photons, u, 0.5, shares)
+    table, film, view, u, x, shares = case
+    visible, touched = spread(u, x, view, 0, np.empty(SHAPE_PARAMETERS))
+    clear(view.work, touched)
+    _, wanted = plain(table, film, view.photons, u, 0.5, shares)
     assert visible == pytest.approx(wanted, rel=3e-3)
     middles = predict_spots(table, u).rate_per_s.sum()
     assert abs(middles / wanted - 1.0) > 0.005  # by middles alone it would be wrong by more
 
 
 def test_slopes_are_differences(case):
-    _, _, scene, photons, u, x, rays, n, _ = case
-    work = workspace(len(photons.col))
+    _, _, view, u, x, _ = case
     slope, information = np.empty(PARAMETERS), np.empty((PARAMETERS, PARAMETERS))
-    value = gradient(u, x, scene, photons, rays, n, work, slope, information)
-    assert value == pytest.approx(log_likelihood(u, x, scene, photons, rays, n, work), rel=1e-12)
+    value = gradient(u, x, view, slope, information)
+    assert value == pytest.approx(log_likelihood(u, x, view), rel=1e-12)
     steps = np.array([2e-4] * 3 + [0.05, 0.3, 0.3, 2e-4, 2e-4, 1e-2, 1e-2])
     for i in range(PARAMETERS):
         slopes = []
@@ -121,7 +120,7 @@ def test_slopes_are_differences(case):
                 y[i] += sign * step
                 v = turned(u, *y[:3])
                 y[:3] = 0.0
-                values.append(log_likelihood(v, y, scene, photons, rays, n, work))
+                values.append(log_likelihood(v, y, view))
             slopes.append((values[0] - values[1]) / (2.0 * step))
         # The median: a photon that crosses the rim of a stamp makes a jump.
         scale = np.sqrt(information[i, i])
@@ -130,14 +129,13 @@ def test_slopes_are_differences(case):
 
 
 def test_best_share_is_the_highest(case):
-    _, _, scene, photons, u, x, rays, n, _ = case
-    work = workspace(len(photons.col))
-    share = best_share(u, x, scene, photons, rays, n, work)
+    _, _, view, u, x, _ = case
+    share = best_share(u, x, view)
 
     def at(f):
         y = x.copy()
         y[9] = np.log(f / (1.0 - f))
-        return log_likelihood(u, y, scene, photons, rays, n, work)
+        return log_likelihood(u, y, view)
 
     assert at(share) >= max(at(f) for f in np.linspace(0.001, 0.99, 60)) - 1e-4
 
