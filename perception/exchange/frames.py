@@ -22,8 +22,6 @@ from lauepilot.simulator.kinematics import unit_directions
 TO_YOU = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 #: libhkl (hklpy2) and LaueTools: x along the beam, y left, z up.
 TO_BEAM_X = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-#: From You's upright frame to libhkl's: ``UB_hkl = C UB_you``.
-YOU_TO_LIBHKL = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 
 #: Circles of the sample, outermost first, with their directions at zero in the program's frame.
 Circles = tuple[tuple[str, tuple[float, float, float]], ...]

@@ -49,11 +49,6 @@ class BayesLimit:
     bound: FisherInformation
     frames: int
 
-    @property
-    def over_bound(self) -> float:
-        """Ratio to the Cramer-Rao bound: 1 for many photons."""
-        return self.rms_deg / self.bound.rms_deg
-
 
 @njit(cache=True)
 def _log_rates(spots: FloatArray, photons: FloatArray, dark: FloatArray, halo: float, width: float) -> float:

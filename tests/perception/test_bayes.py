@@ -24,8 +24,8 @@ def limit(photons: float, **how: float):
 
 def test_many_photons_reach_the_bound_and_few_do_not() -> None:
     many, few = limit(3000.0), limit(6.0)
-    assert many.over_bound == pytest.approx(1.0, abs=0.12)
-    assert few.over_bound > 1.03
+    assert many.rms_deg / many.bound.rms_deg == pytest.approx(1.0, abs=0.12)
+    assert few.rms_deg / few.bound.rms_deg > 1.03
     # Variance of the posterior and error of its mean are two ways to the same number.
     for found in (many, few):
         assert found.rms_error_deg == pytest.approx(found.rms_deg, rel=0.35)
