@@ -100,15 +100,24 @@ class ExpectedSpots:
 
     def slopes(self, u: FloatArray, p: FloatArray) -> FloatArray:
         """Derivatives (n, 6, k) of `values` after the free parameters, by central differences."""
-        out = []
+        n, table = len(self._every), self.table
+        turned, posed = [], []
         for i in self.free:
-            ends = []
             for sign in (1.0, -1.0):
                 q, turn = p.copy(), np.zeros(3)
                 (turn if i < 3 else q)[i] += sign * STEPS[i]
-                ends.append(self.values(rotation_matrix(turn) @ u, q))
-            out.append((ends[0] - ends[1]) / (2.0 * STEPS[i]))
-        return np.ascontiguousarray(np.stack(out, axis=2))
+                if 3 <= i < 8:
+                    posed.append(self.values(u, q))
+                else:
+                    # A turn in the laboratory is one of the crystal's directions: all of them at once.
+                    bent = strained(table.direction, strain(q)) if q[8:].any() else table.direction
+                    turned.append(bent @ (u.T @ rotation_matrix(turn).T @ u))
+        k = len(turned)
+        every = replace(table, direction=np.concatenate(turned), rate=np.tile(table.rate, (k, 1)))
+        moved = spot_values(every, np.arange(k * n), u, self.moved(p)).reshape(k, n, 6)
+        ends = np.concatenate([moved[:6], np.array(posed).reshape(-1, n, 6), moved[6:]])
+        out = (ends[0::2] - ends[1::2]) / (2.0 * STEPS[self.free])[:, None, None]
+        return np.ascontiguousarray(np.moveaxis(out, 0, 2))
 
     def refinement(
         self, u: FloatArray, p: FloatArray, covariance: FloatArray, fit: Refinement, spots: SpotList

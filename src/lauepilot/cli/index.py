@@ -119,7 +119,7 @@ class Indexed:
     prior: GeometryPrior = field(default_factory=GeometryPrior)
     live: NDArray[np.bool_] | None = None
     findings: tuple[Finding, ...] = ()
-    last_fit: str = "there is no frame"
+    last_fit: str = "there is no frame, or no sure answer"
 
     @property
     def sure(self) -> bool:
@@ -187,7 +187,7 @@ def index_file(
             wider = index_rough(indexer, spots, prior=wide, complete=True)
         if wider.confidence >= SURE_OF_POSE:
             indexed = replace(indexed, result=wider, prior=wide)
-    if frame is not None:
+    if frame is not None and indexed.sure:
         last = fit_frame(
             frame, indexer, indexed.result, spots, prior=indexed.prior,
             cell_sigma=_cell_sigma(indexed.prior, refine_cell), mask=found.mask,
