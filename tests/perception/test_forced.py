@@ -10,15 +10,17 @@ import pytest
 from scipy.stats import chi2
 
 from lauepilot.cli.index import index_file
-from lauepilot.perception.indexing.expected import misplaced, scattered
+from lauepilot.perception.indexing.expected import ExpectedSpots, misplaced, scattered
 from lauepilot.perception.indexing.forced import LastFit, fit_frame
 from lauepilot.perception.indexing.forced_kernels import lay_out, normal_equations
+from lauepilot.perception.indexing.gauss_newton import STEPS
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
+from lauepilot.perception.indexing.refine import Refinement
 from lauepilot.perception.limits.bound import fisher_information
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
 from lauepilot.perception.spots.find import find_spots
-from lauepilot.simulator.conventions import FloatArray, random_rotation
+from lauepilot.simulator.conventions import FloatArray, random_rotation, rotation_matrix
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.frame import Frame, FrameError
 from lauepilot.simulator.instrument import load_instrument
@@ -202,6 +204,30 @@ def error(result: IndexResult, u: FloatArray, indexer: Indexer) -> tuple[float, 
     assert result.orientation is not None
     _, w = nearest_equivalent(result.orientation.u, u, indexer.crystal.symmetry)
     return float(w @ w), float(w @ np.linalg.solve(result.orientation.covariance, w))
+
+
+def test_slopes_are_differences_of_one_parameter_each(indexer: Indexer) -> None:
+    """Turns and strains are computed together by turning the crystal's directions; here one after the other, exact rays."""
+    table = cached_table(indexer.crystal, indexer.instrument, 1e-2)
+    u = random_rotation(np.random.default_rng(24))
+    prior, detector = USUAL_PRIOR, indexer.instrument.detector
+    at = Refinement(
+        u, detector, np.zeros((3, 3)), np.eye(3), np.zeros(5), 0.0, *(np.zeros(0, dtype=np.int64),) * 2,
+        np.zeros((0, 3), dtype=np.int64), np.zeros((0, 2)),
+    )  # fmt: skip
+    model = ExpectedSpots(table, detector, prior, 1e-3, at)
+    slopes = model.slopes(u, model.p)
+    assert slopes.shape[2] == 13
+    for i in range(13):
+        ends = []
+        for sign in (1.0, -1.0):
+            q, turn = np.zeros(13), np.zeros(3)
+            (turn if i < 3 else q)[i] = sign * STEPS[i]
+            ends.append(model.values(rotation_matrix(turn) @ u, q))
+        plain = (ends[0] - ends[1]) / (2.0 * STEPS[i])
+        np.testing.assert_allclose(
+            slopes[:, :2, i], plain[:, :2], rtol=1e-5, atol=1e-5 * np.abs(plain[:, :2]).max()
+        )
 
 
 def test_faint_frames_come_to_the_bound(indexer: Indexer) -> None:
