@@ -77,16 +77,19 @@ class PhotonIndexer:
         Parameters
         ----------
         frame
-            A frame, or photons (rows, cols).
+            A frame, or photons (rows, cols) as they were counted, nothing subtracted. Of a frame, what is below half a
+            photon is the electronics' noise and counts as none; so do values down to -0.5 in an array.
         mask
-            (rows, cols), True where a pixel is dead, beside the detector's own blind regions.
+            (rows, cols), True where a pixel is dead, beside the detector's own blind regions. Lone bright pixels, too sharp
+            for a spot (hot ones, cosmic rays), are left out unasked.
         around
-            Where the crystal is expected to be, with covariance: only there is looked.
+            Where the crystal is expected to be, with covariance: only there is looked. A covariance of zeros, which says
+            nothing, is taken for a standard deviation of one step of the grid.
 
         Raises
         ------
         FrameError
-            If the frame does not fit the detector, or holds NaN.
+            If the frame does not fit the detector, holds NaN, or had its background subtracted.
         """
         counts, dead = self._photons(frame, mask)
         film = self.film if dead is None else Film.build(self.instrument, dead)
@@ -179,6 +182,7 @@ class PhotonIndexer:
         shape = self.instrument.detector.shape
         if isinstance(frame, Frame):
             counts = (np.asarray(frame.counts, dtype=float) - frame.offset) / frame.gain
+            counts[counts < 0.5] = 0.0
             full = np.asarray(frame.counts) >= frame.saturation
             if full.any():
                 mask = full if mask is None else mask | full
@@ -193,6 +197,12 @@ class PhotonIndexer:
         if counts.dtype.kind == "f" and not np.all(np.isfinite(counts)):
             raise FrameError(
                 "The frame holds pixels that are NaN or infinite. Mask them: mask=~numpy.isfinite(counts)."
+            )
+        below = counts < -0.5 if mask is None else (counts < -0.5) & ~mask
+        if below.any():
+            raise FrameError(
+                f"{int(below.sum())} pixels are negative (down to {counts[below].min():.4g}): photons cannot be. Hand in "
+                "the frame before its background was subtracted (it is fitted here), or mask=counts < 0."
             )
         return counts, mask
 

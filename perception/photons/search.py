@@ -65,8 +65,9 @@ PRECISE = 500
 #: Maxima within this many nats of the best are weighed; modes below this probability are not told of.
 NATS, LEAST = 14.0, 1e-3
 
-#: Spots may be so much sharper than believed, before a lone bright pixel is taken for a hot one or a cosmic ray.
-SHARPEST = 0.6
+#: A lone bright pixel is taken for a hot one or a cosmic ray: up to so many photons, if spots so much sharper than believed
+#: would not make it. Of a faint spot chance hides the width, which leaves more room.
+LONE = ((30.0, 0.75), (np.inf, 0.5))
 
 #: Standard deviation of a spot in pixels that the coarse search takes.
 USUAL_SPOT_PX = 2.2
@@ -126,8 +127,9 @@ class FrameSearch:
         )  # fmt: skip
         self.shape = film.detector.shape
         clean = np.where(film.live & (counts > 0), counts, 0)
-        sharpest = SHARPEST * instrument.detector.sensor.point_spread_px * np.sqrt(DEFAULT_PROFILE.core_scale)
-        clean[lone_pixels(clean, sharpest)] = 0
+        core = instrument.detector.sensor.point_spread_px * np.sqrt(DEFAULT_PROFILE.core_scale)
+        for top, sharper in LONE:
+            clean[lone_pixels(clean, sharper * core) & (clean <= top)] = 0
         self.col, self.row, self.count = _by_cell(clean)
         self.total = float(self.count.sum())
         self.cells = film.cell_sums(clean)
@@ -355,7 +357,7 @@ class FrameSearch:
             float(self.total - signal),
             float(np.exp(best.x[8])),
             best.llr,
-            top + float(np.log(weight.sum())),
+            float(np.logaddexp.reduce(evidence)),
             unexplained,
         )
 

@@ -133,6 +133,55 @@ def test_around_and_verify(indexer):
         indexer.verify(counts, off, 0.0)
 
 
+def test_around_an_orientation_of_unknown_precision(indexer):
+    """A covariance of zeros says nothing: it is looked there, and what is found is not pinned to it."""
+    rng = np.random.default_rng(19)
+    u = random_rotation(rng)
+    counts = rng.poisson(expected(u, 60.0, 60.0))
+    off = rotation_matrix([0.004, -0.003, 0.005]) @ u
+    result = indexer.index(counts, around=Orientation(off, SI.b, np.zeros((3, 3))))
+    assert error(result, u) < 0.25 < np.rad2deg(misorientation(off, u, SI.symmetry))
+    one_axis = Orientation(off, SI.b, np.diag([0.01**2, 0.01**2, 0.0]))
+    assert np.isfinite(indexer.index(counts, around=one_axis).log_evidence)
+
+
+@pytest.mark.parametrize("hot", [(8, 8), (12, 12, 12), (50,), (500, 40)])
+def test_hot_pixels_are_no_crystal(indexer, hot):
+    """Background and a few pixels of many photons each: an answer would rest on them alone."""
+    rng = np.random.default_rng(3)
+    dark = background_rate(LAB.detector).astype(float)
+    counts = rng.poisson(dark * (60.0 / dark.sum()))
+    rows, cols = rng.integers(100, 400, (2, len(hot)))
+    counts[rows, cols] = hot
+    result = indexer.index(counts)
+    assert result.verdict == "unsure"
+    assert result.signal_photons + result.background_photons < counts.sum() - sum(hot) + 1
+
+
+def test_sharper_spots_are_no_hot_pixels(indexer):
+    """A sensor with 0.6 times the point spread that was believed."""
+    rng = np.random.default_rng(20)
+    u = random_rotation(rng)
+    for signal in (60.0, 2e4):
+        counts = rng.poisson(expected(u, signal, signal, point_px=0.9))
+        result = indexer.index(counts)
+        assert result.verdict == "sure" and error(result, u) < 0.5
+        assert result.signal_photons + result.background_photons > 0.99 * counts.sum()
+
+
+def test_frames_with_their_background_subtracted_are_refused(indexer):
+    counts = np.zeros(LAB.detector.shape)
+    counts[20, 30] = -3.0
+    with pytest.raises(FrameError, match="before its background was subtracted"):
+        indexer.index(counts)
+    assert indexer.index(counts, mask=counts < 0).orientation is None
+    # The electronics of a frame wobble about zero.
+    noisy = Frame(
+        100.0 + np.random.default_rng(1).normal(0.0, 1.6, LAB.detector.shape), 1.0, gain=20.0, offset=100.0
+    )
+    assert indexer.index(noisy).background_photons == 0.0
+
+
 def test_wrong_frames_are_refused(indexer):
     with pytest.raises(FrameError, match="rows, columns"):
         indexer.index(np.zeros((10, 10), dtype=int))
