@@ -13,10 +13,11 @@ from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 
 from lauepilot import simulator
-from lauepilot.cli.index import index_spots, strain_chance
+from lauepilot.cli.index import index_spots
 from lauepilot.perception.files.lauetools import read_fit
 from lauepilot.perception.indexing.indexer import Indexer
 from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels, strained
+from lauepilot.perception.indexing.strain import strain_chance
 from lauepilot.perception.observation import SpotList
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal
@@ -308,7 +309,7 @@ def test_strain_is_told_where_chance_does_not_make_it():
         )
         found = index_spots(listed, indexer)
         assert found.sure
-        assert (strain_chance(found, found.result.refinement) < 1e-3) is told
+        assert (strain_chance(found.crystal, found.result.refinement) < 1e-3) is told
 
 
 def test_what_a_list_without_calibration_leaves_open_is_said(lauepilot, shared_data):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -17,15 +16,15 @@ from lauepilot.perception.calibrate import drawing_prior
 from lauepilot.perception.files.readers import FrameInput, read_any
 from lauepilot.perception.indexing.forced import fit_frame
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
-from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, predict_pixels, strained
-from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_rough
+from lauepilot.perception.indexing.refine import GeometryPrior, Refinement, strained
+from lauepilot.perception.indexing.rough import ROUGH_PRIOR, index_by_prior, index_rough, is_wide
 from lauepilot.perception.judge import ENOUGH, Finding, judge, wrong_shape
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.observer import USUAL_PRIOR
 from lauepilot.perception.spots.find import find_spots
-from lauepilot.simulator.conventions import HC_KEV_A, FloatArray, rotation_matrix
+from lauepilot.simulator.conventions import HC_KEV_A, FloatArray
 from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
+from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.laue import RayTable
@@ -195,7 +194,8 @@ def index_file(
         indexed = replace(indexed, result=last.result, last_fit=last.remark)
     with nullcontext() if screen is None or indexed.sure else screen.status("looking for what is wrong"):
         findings = judge(spots, indexer, indexed.result, frame=frame)
-    return replace(indexed, live=found.mask, findings=tuple(findings))
+    assumed = frame is None and stored is None and found.detector is None
+    return replace(indexed, live=found.mask, findings=tuple(findings), pixel_assumed=assumed)
 
 
 def _cell_sigma(prior: GeometryPrior, refine_cell: bool) -> float:
@@ -236,15 +236,14 @@ def index_spots(
     cell_sigma = _cell_sigma(indexer.prior, refine_cell)
     if frame is not None and len(spots) < FEWEST_SPOTS:
         result = IndexResult(None, 0.0, 0.0, 0, None)
-    elif indexer.prior == ROUGH_PRIOR:
-        with _waiting(screen):
-            result = index_rough(indexer, spots, prior=ROUGH_PRIOR, cell_sigma=cell_sigma, complete=True)
     else:
-        result = indexer.index(spots, cell_sigma=cell_sigma, complete=True)
+        wide = is_wide(indexer.instrument.detector, indexer.prior)
+        with _waiting(screen) if wide else nullcontext():
+            result = index_by_prior(indexer, spots, cell_sigma=cell_sigma, complete=True)
     refined = not indexer.prior.known
     return Indexed(
         indexer.crystal, indexer.instrument, spots, result, frame, source, refined, indexer.table,
-        pixel_assumed=frame is None and indexer.prior == ROUGH_PRIOR, prior=indexer.prior,
+        prior=indexer.prior,
     )  # fmt: skip
 
 
@@ -313,32 +312,3 @@ def directions(indexed: Indexed, fit: Refinement) -> FloatArray:
     """Plane normals (n, 3) of the table's rays in the crystal's frame, with the refined strain."""
     rays = indexed.table.direction
     return strained(rays, fit.strain) if fit.strain.any() else rays
-
-
-def strain_chance(indexed: Indexed, fit: Refinement) -> float:
-    """Probability that positions of an unstrained cell give a strain as large as the refined one by chance.
-
-    Chi-square test of the five components with what the spots tell of them once the rotation, and the pose if it was
-    refined, have taken up what they can; the error of a spot is that of the fit's own residuals. 1 without strain.
-    """
-    free = 8 + (len(GEOMETRY_PARAMETERS) if indexed.geometry_refined else 0)
-    degrees = 2 * len(fit.hkl) - free
-    if not fit.strain.any() or degrees < 1:
-        return 1.0
-    rays = fit.hkl @ indexed.crystal.b.T  # not by fit.ray: the indexer may have used a table of its own
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-
-    def pixels(x: FloatArray) -> FloatArray:
-        e = np.array([[x[0], x[2], x[3]], [x[2], x[1], x[4]], [x[3], x[4], -x[0] - x[1]]])
-        pose = fit.detector.moved(*x[8:]) if len(x) > 8 else fit.detector
-        return predict_pixels(rotation_matrix(x[5:8]) @ fit.u, strained(rays, e), pose).ravel()
-
-    start = np.zeros(free)
-    start[:5] = fit.strain[[0, 1, 0, 0, 1], [0, 1, 1, 2, 2]]
-    step = 1e-6 * np.eye(free)
-    slopes = np.stack([(pixels(start + d) - pixels(start - d)) / 2e-6 for d in step], axis=1)
-    shape, rest = slopes[:, :5], slopes[:, 5:]
-    shape = shape - rest @ np.linalg.lstsq(rest, shape, rcond=None)[0]
-    variance = float(np.sum(fit.residual_px**2)) / degrees
-    chi2 = float(np.sum((shape @ start[:5]) ** 2)) / max(variance, 1e-12)
-    return float(scipy.stats.chi2.sf(chi2, 5))

@@ -11,10 +11,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lauepilot.cli.index import FRAME_TEXT, SURE, Indexed, spot_table, strain_chance
+from lauepilot.cli.index import FRAME_TEXT, SURE, Indexed, spot_table
 from lauepilot.cli.output import write_json
 from lauepilot.cli.overview import answer_layer
 from lauepilot.cli.tables import matrix_lines
+from lauepilot.perception.indexing.strain import strain_chance
 from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray, rotation_vector
 from lauepilot.simulator.crystal import Crystal
@@ -269,7 +270,7 @@ def show_index(out: Console, indexed: Indexed, rows: int = 25, *, grains: bool =
     )
     out.print("a Laue pattern does not show the size of the cell, only its shape", style="dim")
     fit = result.refinement
-    if fit is not None and (chance := strain_chance(indexed, fit)) < SIGNIFICANT:
+    if fit is not None and (chance := strain_chance(indexed.crystal, fit)) < SIGNIFICANT:
         out.print(
             f"the cell's shape differs from the CIF's by up to {np.abs(np.linalg.eigvalsh(fit.strain)).max():.1e} "
             f"(principal strain; by chance: {chance:.0e})"
