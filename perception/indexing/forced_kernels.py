@@ -23,8 +23,9 @@ COMMON = 3
 #: Width of the halo over that of the core; fixed, since one exponential then serves both.
 HALO_WIDTH = 2.0
 
-#: A stamp ends where the spot is a share of the background, and at so many standard deviations of the whole profile.
-FADES, _REACH = 0.05, 6.6
+#: A stamp ends where the spot is a share of the background, where so much of a photon is left outside, and at so many
+#: standard deviations of the whole profile.
+FADES, _CRUMB, _REACH = 0.05, 0.02, 6.6
 _MAX_HALF = 24
 
 
@@ -128,7 +129,11 @@ def lay_out(
         norm = 1.0 / (2.0 * np.pi * np.sqrt(spots[s, 2] * spots[s, 4] - spots[s, 3] ** 2))
         light = np.exp(spots[s, 5])
         reach = 0.0
+        wide = HALO_WIDTH * HALO_WIDTH / (1.0 - halo + halo * HALO_WIDTH * HALO_WIDTH)
         while reach < _REACH and light * profile(reach * reach, norm, halo)[0] > FADES * noise:
+            far = np.exp(-0.5 * reach * reach / wide)
+            if light / gain * ((1.0 - halo) * far**4 + halo * far) < _CRUMB:
+                break
             reach += 0.2
         limit[s] = reach * reach
         half[s, 0] = min(int(reach * np.sqrt(spots[s, 2])) + 1, _MAX_HALF)
