@@ -1,4 +1,4 @@
-"""Compiled refinement of a lattice up to scale: Gauss-Newton on rotation, distance, centre and ratios.
+"""Compiled refinement of a lattice up to scale: Gauss-Newton on rotation, distance, centre, ratios and tilts.
 
 Indices are assigned anew in each step, within errors that shrink from step to step; see `kernels` for how.
 """
@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 from lauepilot.perception.unknown.kernels import EXPLAINED, assess, fill_b
 from lauepilot.simulator.conventions import FloatArray
 
-#: Parameters of a fit before the ratios: rotation (3), ln distance, centre (2).
+#: Parameters of a fit before the ratios: rotation (3), ln distance, centre (2). After the ratios: tilts (2), if refined.
 COMMON = 6
+#: All that can be: with five ratios and two tilts.
+MOST = COMMON + 7
 
 
 @njit(cache=True, fastmath=True)
 def normals_at(
     log_d: float,
-    c0: float,
-    c1: float,
+    pose: FloatArray,
     nodes: FloatArray,
     table: FloatArray,
     slopes: FloatArray,
     out: FloatArray,
     by_distance: FloatArray,
 ) -> int:
-    """Write normals (n, 3) at a distance and centre, and their slope by ln distance. Gives the node."""  # fmt: skip
+    """Write normals (n, 3) at a distance and pose (4,), and their slope by ln distance. Gives the node."""  # fmt: skip
     step = nodes[1] - nodes[0]
     k: int = min(max(math.floor((log_d - nodes[0]) / step), 0), len(nodes) - 2)
     w = (log_d - nodes[k]) / step
@@ -40,8 +41,10 @@ def normals_at(
             out[i, j] = (
                 (1.0 - w) * table[k, i, j]
                 + w * table[k + 1, i, j]
-                + c0 * slopes[k, i, 0, j]
-                + c1 * slopes[k, i, 1, j]
+                + pose[0] * slopes[k, i, 0, j]
+                + pose[1] * slopes[k, i, 1, j]
+                + pose[2] * slopes[k, i, 2, j]
+                + pose[3] * slopes[k, i, 3, j]
             )
             length2 += out[i, j] ** 2
         scale = 1.0 / math.sqrt(length2)
@@ -72,7 +75,7 @@ def refine(
     centring: int,
     x: FloatArray,
     log_d: float,
-    centre: FloatArray,
+    pose: FloatArray,
     widths: FloatArray,
     prior: FloatArray,
     nodes: FloatArray,
@@ -85,23 +88,27 @@ def refine(
     d2: FloatArray,
     covariance: FloatArray,
 ) -> tuple[float, int, float]:
-    """Gauss-Newton with indices assigned anew in each step; changes ``u``, ``x`` and ``centre`` in place.
+    """Gauss-Newton with indices assigned anew in each step; changes ``u``, ``x`` and ``pose`` in place.
 
     Parameters
     ----------
+    pose
+        (4,) what is added to the detector's centre (pixels) and to its tilts about the laboratory's x and y (rad).
     widths
         Allowed error (rad) in each step, from coarse to fine; the last one scores.
     prior
-        Standard deviations of ln distance (about its start), and of the centre in pixels (about zero).
+        Standard deviations of ln distance (about its start), of the centre in pixels and of the tilts in rad (about
+        zero; tilts with none are left as they are).
     covariance
-        (11, 11), written: rotation, ln distance, centre, ratios.
+        (`MOST`, `MOST`), written: rotation, ln distance, centre, ratios, tilts.
 
     Returns
     -------
     Score in nats, spots explained, ln distance.
     """  # fmt: skip
     n, k = sigma2.shape[0], len(x)
-    m = COMMON + k
+    tilted = COMMON + k
+    m = tilted + 2 if prior[2] > 0.0 else tilted
     normals, by_distance = np.empty((n, 3)), np.empty((n, 3))
     b, changed, ub = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     slope_b = np.empty((5, 3, 3))
@@ -110,7 +117,7 @@ def refine(
     score, used = 0.0, 0
     y = x.copy()
     for step in range(len(widths)):
-        node = normals_at(log_d, centre[0], centre[1], nodes, table, slopes, normals, by_distance)
+        node = normals_at(log_d, pose, nodes, table, slopes, normals, by_distance)
         det = fill_b(family, x, b)
         for p in range(k):
             y[:] = x
@@ -141,6 +148,9 @@ def refine(
                 row[3, j] = -by_distance[i, j]
                 row[4, j] = -slopes[node, i, 0, j]
                 row[5, j] = -slopes[node, i, 1, j]
+            for p in range(tilted, m):
+                for j in range(3):
+                    row[p, j] = -slopes[node, i, 2 + p - tilted, j]
             for p in range(k):
                 a0 = (slope_b[p, 0, 0] * h[0] + slope_b[p, 0, 1] * h[1] + slope_b[p, 0, 2] * h[2]) / length
                 a1 = (slope_b[p, 1, 0] * h[0] + slope_b[p, 1, 1] * h[1] + slope_b[p, 1, 2] * h[2]) / length
@@ -168,7 +178,10 @@ def refine(
         right[3] -= (log_d - start) / prior[0] ** 2
         for p in range(2):
             normal_matrix[4 + p, 4 + p] += 1.0 / prior[1] ** 2
-            right[4 + p] -= centre[p] / prior[1] ** 2
+            right[4 + p] -= pose[p] / prior[1] ** 2
+        for p in range(tilted, m):
+            normal_matrix[p, p] += 1.0 / prior[2] ** 2
+            right[p] -= pose[2 + p - tilted] / prior[2] ** 2
         for p in range(m):
             normal_matrix[p, p] += 1e-3
         for p in range(k):
@@ -186,8 +199,10 @@ def refine(
             shift *= 0.1 / size
         u[:] = turn(u, shift[:3])
         log_d = min(max(log_d + shift[3], nodes[0]), nodes[-1])
-        centre[0] += shift[4]
-        centre[1] += shift[5]
+        pose[0] += shift[4]
+        pose[1] += shift[5]
+        for p in range(tilted, m):
+            pose[2 + p - tilted] += shift[p]
         for p in range(k):
             x[p] += shift[COMMON + p]
     return score, used, log_d
@@ -208,16 +223,18 @@ def refine_all(
     sigma2: FloatArray,
     crowd: float,
     counts: NDArray[np.int64],
+    poses: FloatArray,
 ) -> tuple[FloatArray, NDArray[np.int64]]:
-    """`refine` of many, in place (centres are left out); ``counts`` (7,) says how many ratios a family has."""  # fmt: skip
+    """`refine` of many, in place; ``counts`` (7,): ratios of each family; ``poses`` (n, 4) are written."""  # fmt: skip
     n = sigma2.shape[0]
     hkl, chance, d2 = np.zeros((n, 3), np.int64), np.zeros(n), np.zeros(n)
-    covariance = np.zeros((11, 11))
+    covariance = np.zeros((MOST, MOST))
     scores, used = np.zeros(len(us)), np.zeros(len(us), np.int64)
     for i in range(len(us)):
-        u, x, centre = us[i].copy(), xs[i, : counts[families[i]]].copy(), np.zeros(2)
+        u, x = us[i].copy(), xs[i, : counts[families[i]]].copy()
+        poses[i] = 0.0
         scores[i], used[i], log_ds[i] = refine(
-            u, families[i], centrings[i], x, log_ds[i], centre, widths, prior, nodes, table, slopes, sigma2,
+            u, families[i], centrings[i], x, log_ds[i], poses[i], widths, prior, nodes, table, slopes, sigma2,
             crowd, hkl, chance, d2, covariance,
         )  # fmt: skip
         us[i] = u

@@ -41,6 +41,21 @@ CENTRINGS: dict[str, tuple[str, ...]] = {
 POINTS = {"P": 1, "I": 2, "F": 4, "A": 2, "B": 2, "C": 2, "R": 3}
 
 
+def primitive(centring: str) -> FloatArray:
+    """Axes (3, 3) of a primitive cell in columns, in units of the conventional ones (International Tables A, 1.5.1)."""
+    half, third = 0.5, 1.0 / 3.0
+    cells = {
+        "P": np.eye(3),
+        "I": np.array([[-half, half, half], [half, -half, half], [half, half, -half]]),
+        "F": np.array([[0, half, half], [half, 0, half], [half, half, 0]]),
+        "A": np.array([[1, 0, 0], [0, half, half], [0, -half, half]]).T,
+        "B": np.array([[half, 0, half], [0, 1, 0], [-half, 0, half]]).T,
+        "C": np.array([[half, half, 0], [-half, half, 0], [0, 0, 1]]).T,
+        "R": np.array([[2 * third, third, third], [-third, third, third], [-third, -2 * third, third]]).T,
+    }
+    return np.asarray(cells[centring], dtype=float)
+
+
 def cell_of(family: str, ratios: Sequence[float]) -> tuple[float, float, float, float, float, float]:
     """Conventional cell with ``a = 1``: a, b, c, and alpha, beta, gamma in degrees.
 

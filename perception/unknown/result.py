@@ -53,6 +53,9 @@ class Solution:
         Of the detector.
     centre_px
         Refined centre (col, row) of the detector.
+    tilts_rad
+        What is to be added to the detector's tilts about the laboratory's x and y, as `Detector.moved` does; zero where
+        the tilts given explain the spots.
     score
         Log-likelihood ratio, in nats, to spots strewn evenly.
     n_explained
@@ -69,6 +72,7 @@ class Solution:
     distance_mm: float
     distance_sigma_mm: float
     centre_px: tuple[float, float]
+    tilts_rad: tuple[float, float]
     score: float
     n_explained: int
     residual_px: float

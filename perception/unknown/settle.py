@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.unknown import gauss_newton
 from lauepilot.perception.unknown.kernels import EXPLAINED
-from lauepilot.perception.unknown.lattice import CENTRINGS, FAMILIES, RATIOS, b_matrix, holohedry
+from lauepilot.perception.unknown.lattice import CENTRINGS, FAMILIES, RATIOS, b_matrix, holohedry, primitive
+from lauepilot.perception.unknown.reduce import conventional, relatives
 from lauepilot.perception.unknown.result import Proposal, Solution, UnknownResult
 from lauepilot.perception.unknown.sky import Frames, Sky, build_sky
 from lauepilot.perception.unknown.trust import confidence_of
@@ -26,10 +27,16 @@ LETTERS = "PIFABCR"
 COARSE = np.array([0.007, 0.005, 0.003, 0.0018])
 FINE = np.array([0.0018, 0.0012, 0.0008, 0.0005, 0.0004])
 LAST = np.array([0.0005, 0.0004, 0.0004])
-#: Standard deviation of the detector's centre in pixels; ln distance is free.
-CENTRE_PX = 0.5
-#: Nats that a free ratio costs: the logarithm of how many values can be told apart.
-RATIO_COST = 8.0
+#: Standard deviations of ln distance (free), of the detector's centre in pixels, and of its tilts in rad (0: not refined);
+#: the same where tilts are refined.
+GIVEN = np.array([1.0, 0.5, 0.0])
+TILTED = np.array([1.0, 0.5, math.radians(0.5)])
+#: Allowed error of normals while tilts come in: one of a degree moves normals at a film's edge by 0.15 degrees.
+TILTING = np.array([0.005, 0.003, 0.002, 0.0012, 0.0008, 0.0005, 0.0004])
+#: Nats that a free ratio costs, and both tilts: the logarithm of how many values can be told apart.
+RATIO_COST, TILT_COST = 8.0, 8.0
+#: Times that the relatives of a new best are looked at.
+KIN_STEPS = 3
 #: Proposals that survive the coarse, and the fine refinement.
 SURVIVORS, FINALISTS = 48, 12
 SHARP_RAD2 = 1e-6
@@ -42,7 +49,7 @@ SAME = math.radians(1.0)
 
 @dataclass
 class Batch:
-    """Lattices with orientations, as arrays for the kernels; (n,) each, ``u`` (n, 3, 3), ``x`` (n, 5)."""
+    """Lattices with orientations, as arrays for the kernels; (n,) each, ``u`` (n, 3, 3), ``x`` (n, 5), ``pose`` (n, 4)."""
 
     u: FloatArray
     family: NDArray[np.int64]
@@ -51,6 +58,7 @@ class Batch:
     log_d: FloatArray
     score: FloatArray
     used: NDArray[np.int64]
+    pose: FloatArray
 
     def __len__(self) -> int:
         return len(self.u)
@@ -61,11 +69,17 @@ class Batch:
 
     @property
     def merit(self) -> FloatArray:
-        """Score less what the free ratios cost."""
-        return np.asarray(self.score - RATIO_COST * _COUNTS[self.family])
+        """Score less what free ratios and tilts cost."""
+        return np.asarray(self.score - RATIO_COST * _COUNTS[self.family] - tilt_cost(self.pose[:, 2:]))
 
 
 _COUNTS = np.array([len(RATIOS[family]) for family in FAMILIES])
+
+
+def tilt_cost(tilts: FloatArray) -> FloatArray:
+    """Nats (...) that tilts (..., 2) in rad cost: nothing if they were left as given."""
+    size2 = (tilts**2).sum(axis=-1)
+    return np.where(size2 > 0.0, TILT_COST + 0.5 * size2 / TILTED[2] ** 2, 0.0)
 
 
 def pack(proposals: Sequence[Proposal]) -> Batch:
@@ -86,15 +100,16 @@ def pack(proposals: Sequence[Proposal]) -> Batch:
         log_d=np.log([p.distance_mm for p in proposals]),
         score=np.zeros(n),
         used=np.zeros(n, dtype=np.int64),
+        pose=np.zeros((n, 4)),
     )
 
 
-def refined(batch: Batch, sky: Sky, widths: FloatArray) -> Batch:
+def refined(batch: Batch, sky: Sky, widths: FloatArray, prior: FloatArray = GIVEN) -> Batch:
     """The batch after Gauss-Newton with these widths; changes it in place."""
     if len(batch):
         batch.score, batch.used = gauss_newton.refine_all(
-            batch.u, batch.family, batch.centring, batch.x, batch.log_d, widths, np.array([1.0, CENTRE_PX]),
-            sky.nodes, sky.normals, sky.slopes, sky.sigma2, len(sky) / sky.area, _COUNTS,
+            batch.u, batch.family, batch.centring, batch.x, batch.log_d, widths, prior,
+            sky.nodes, sky.normals, sky.slopes, sky.sigma2, len(sky) / sky.area, _COUNTS, batch.pose,
         )  # fmt: skip
     return batch
 
@@ -193,14 +208,52 @@ def settle(
     return answer(narrow(coarse, sky), sky, detector)
 
 
+def with_kin(finalists: Batch, sky: Sky) -> Batch:
+    """Finalists with all sub- and superlattices of index 2 and 3 of the best, in all families that those nearly are.
+
+    A lattice whose reciprocal lattice holds the crystal's twice over explains the spots as well, but means less: without
+    this, low families end at the first of them that was met. Done again from a new best, since indices multiply.
+    """
+    for _ in range(KIN_STEPS):
+        before = float(finalists.merit[0])
+        alike: list[Proposal] = []
+        basis = direct_basis(finalists, 0) @ primitive(LETTERS[int(finalists.centring[0])])
+        for m in relatives():
+            alike += conventional(basis @ m, float(np.exp(finalists.log_d[0])))
+        rough = best_of(refined(pack(alike), sky, FINE[1:3]), FINALISTS)
+        finalists = best_of(joined(finalists, refined(rough, sky, FINE[2:])), FINALISTS)
+        if float(finalists.merit[0]) < before + 1.0:
+            break
+    return finalists
+
+
+def with_tilts(finalists: Batch, sky: Sky) -> Batch:
+    """The best, their relatives and every family that they nearly are, with the detector's tilts refined."""
+    few = finalists.take(np.arange(min(4, len(finalists))))
+    alike: list[Proposal] = []
+    for i in range(len(few)):
+        basis = direct_basis(few, i) @ primitive(LETTERS[int(few.centring[i])])
+        alike += conventional(basis, float(np.exp(few.log_d[i])))
+    return best_of(refined(joined(variants(few), pack(alike)), sky, TILTING, TILTED), FINALISTS)
+
+
+def merit_of(solution: Solution) -> float:
+    """Its score less what its free ratios and tilts cost."""
+    cost = float(tilt_cost(np.array(solution.tilts_rad)))
+    return solution.score - RATIO_COST * len(solution.ratios) - cost
+
+
 def answer(finalists: Batch, sky: Sky, detector: Detector) -> UnknownResult:
     """The result from finalists, best first."""
+    if len(finalists):
+        finalists = with_kin(finalists, sky)
+        finalists = joined(finalists, with_tilts(finalists, sky))
     solutions = [_solution(finalists, i, sky, detector) for i in range(len(finalists))]
-    solutions.sort(key=lambda s: -(s.score - RATIO_COST * len(s.ratios)))
+    solutions.sort(key=lambda s: -merit_of(s))
     if not solutions:
         return UnknownResult(None, 0.0, False, (), len(sky))
     best, rest = solutions[0], tuple(solutions[1:])
-    clear = nats_a_spot(best.score - RATIO_COST * len(best.ratios), sky)
+    clear = nats_a_spot(merit_of(best), sky)
     confidence, sure = confidence_of(clear, len(sky), len(best.ratios))
     return UnknownResult(best, confidence, sure, rest, len(sky))
 
@@ -210,16 +263,17 @@ def _solution(batch: Batch, i: int, sky: Sky, detector: Detector) -> Solution:
     family = int(batch.family[i])
     k = int(_COUNTS[family])
     n = len(sky)
-    u, x, centre = batch.u[i].copy(), batch.x[i, :k].copy(), np.zeros(2)
+    u, x, pose = batch.u[i].copy(), batch.x[i, :k].copy(), batch.pose[i].copy()
+    tilted = bool(pose[2:].any())
     hkl, chance, d2 = np.zeros((n, 3), np.int64), np.zeros(n), np.zeros(n)
-    covariance = np.zeros((11, 11))
+    covariance = np.zeros((gauss_newton.MOST, gauss_newton.MOST))
     score, used, log_d = gauss_newton.refine(
-        u, family, int(batch.centring[i]), x, float(batch.log_d[i]), centre, LAST, np.array([1.0, CENTRE_PX]),
+        u, family, int(batch.centring[i]), x, float(batch.log_d[i]), pose, LAST, TILTED if tilted else GIVEN,
         sky.nodes, sky.normals, sky.slopes, sky.sigma2, len(sky) / sky.area, hkl, chance, d2, covariance,
     )  # fmt: skip
     explained = chance <= EXPLAINED
     # Normals err in two directions; the fit takes up some.
-    freedom = max(2 * used - (4 + k), 1)
+    freedom = max(2 * used - (4 + k + 2 * tilted), 1)
     excess = max(float((d2[explained] / sky.sigma2[explained]).sum()) / freedom, 0.25) if used else 1.0
     covariance = covariance * excess
     ratios = np.concatenate([np.exp(x[: min(k, 2)]), x[2:]])
@@ -235,7 +289,8 @@ def _solution(batch: Batch, i: int, sky: Sky, detector: Detector) -> Solution:
         orientation=Orientation(u, b_matrix(name, ratios.tolist()), covariance[:3, :3].copy()),
         distance_mm=distance,
         distance_sigma_mm=distance * math.sqrt(max(covariance[3, 3], 0.0)),
-        centre_px=(detector.centre_px[0] + float(centre[0]), detector.centre_px[1] + float(centre[1])),
+        centre_px=(detector.centre_px[0] + float(pose[0]), detector.centre_px[1] + float(pose[1])),
+        tilts_rad=(float(pose[2]), float(pose[3])),
         score=float(score),
         n_explained=int(explained.sum()),
         residual_px=float(np.sqrt(d2[explained].mean()) / sky.px_rad) if explained.any() else float("nan"),

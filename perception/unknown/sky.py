@@ -16,6 +16,9 @@ from lauepilot.simulator.detector import Detector
 #: Step of ln distance: half of it turns normals at the edge of a film by 0.14 degrees at most.
 STEP = 0.02
 
+#: Tilt (rad) by which slopes are taken.
+SMALL = 1e-5
+
 #: Strongest spots of a frame that take part.
 MOST_SPOTS = 130
 
@@ -40,7 +43,8 @@ class Sky:
     normals
         (k, n, 3) in the sample holder's frame.
     slopes
-        (k, n, 2, 3) their derivative by the centre's column and row, per pixel.
+        (k, n, 4, 3) their derivative by the centre's column and row, per pixel, and by the detector's tilts about the
+        laboratory's x and y, per rad (as `Detector.moved` has them).
     sigma2
         (n,) variance of a normal per direction, rad^2.
     frame
@@ -109,7 +113,11 @@ def build_sky(frames: Frames, detector: Detector, distance_mm: tuple[float, floa
             col = pixel_normals(part.pixels - half[0], here) - pixel_normals(part.pixels + half[0], here)
             row = pixel_normals(part.pixels - half[1], here) - pixel_normals(part.pixels + half[1], here)
             normals.append(n @ turn)
-            slopes.append(np.stack([col @ turn, row @ turn], axis=1))
+            tilts = [
+                (pixel_normals(part.pixels, here.moved(tilt_x_rad=x, tilt_y_rad=y)) - n) / SMALL
+                for x, y in ((SMALL, 0.0), (0.0, SMALL))
+            ]
+            slopes.append(np.stack([slope @ turn for slope in (col, row, *tilts)], axis=1))
         spread = np.maximum(np.trace(part.covariance_px2, axis1=1, axis2=2) / 2.0, 0.04)
         area = pixel_area(part.pixels, middle)
         blocks.append((np.stack(normals), np.stack(slopes), spread * area, np.full(len(part), index), area))

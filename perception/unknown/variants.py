@@ -40,6 +40,7 @@ def variants(batch: Batch) -> Batch:
         log_d=np.array([r[4] for r in rows]),
         score=np.zeros(len(rows)),
         used=np.zeros(len(rows), dtype=np.int64),
+        pose=np.zeros((len(rows), 4)),
     )
 
 

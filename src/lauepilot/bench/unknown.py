@@ -11,7 +11,7 @@ import numpy as np
 from lauepilot.bench.figures import Figure, share
 from lauepilot.bench.timing import CLOCK, one_core, timed
 from lauepilot.bench.unknown_cases import LAUE_RL, Case, Spoil, draw, film
-from lauepilot.perception.unknown.lattice import b_matrix, holohedry
+from lauepilot.perception.unknown.lattice import b_matrix, holohedry, primitive
 from lauepilot.perception.unknown.result import Solution, UnknownResult
 from lauepilot.perception.unknown.solve import solve_unknown
 from lauepilot.simulator.conventions import FloatArray, axis_rotation, rotation_angle
@@ -137,17 +137,7 @@ def overlaid(best: Solution, case: Case) -> tuple[bool, float, float]:
 
 def _primitive(ub: FloatArray, centring: str) -> FloatArray:
     """Direct axes (3, 3) of a primitive cell, in columns."""
-    half, third = 0.5, 1.0 / 3.0
-    cells = {
-        "P": np.eye(3),
-        "I": np.array([[-half, half, half], [half, -half, half], [half, half, -half]]),
-        "F": np.array([[0, half, half], [half, 0, half], [half, half, 0]]),
-        "A": np.array([[1, 0, 0], [0, half, half], [0, -half, half]]).T,
-        "B": np.array([[half, 0, half], [0, 1, 0], [-half, 0, half]]).T,
-        "C": np.array([[half, half, 0], [-half, half, 0], [0, 0, 1]]).T,
-        "R": np.array([[2 * third, third, third], [-third, third, third], [-third, -2 * third, third]]).T,
-    }
-    return np.asarray(np.linalg.inv(ub).T @ cells[centring])
+    return np.asarray(np.linalg.inv(ub).T @ primitive(centring))
 
 
 def figure(

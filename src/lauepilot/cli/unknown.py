@@ -36,8 +36,8 @@ _NO_AXES = (
     "written by lauepilot (.h5) or with these axes in NeXus, or one frame alone."
 )
 
-#: c/a of cubic lattices in the axes of lower families, and the relative error of a ratio that a tilt of the detector by some
-#: tenths of a degree makes: tilts are not refined here.
+#: c/a of cubic lattices in the axes of lower families, and how near to them a ratio is doubted: tilts are refined, but a few
+#: spots do not always tell a tilt of some tenths of a degree from such a ratio.
 NEARLY = {"trigonal": tuple(np.sqrt((6.0, 1.5, 0.375))), "tetragonal": (1.0, np.sqrt(2.0), np.sqrt(0.5))}
 TILT_DOES = 5e-3
 
@@ -162,6 +162,7 @@ def solution_record(solution: Solution) -> dict[str, Any]:
         "distance_mm": solution.distance_mm,
         "distance_sigma_mm": solution.distance_sigma_mm,
         "centre_px": solution.centre_px,
+        "tilts_deg": np.rad2deg(solution.tilts_rad),
         "score_nats": solution.score,
         "n_explained": solution.n_explained,
         "residual_px": solution.residual_px,
@@ -198,8 +199,8 @@ def show(out: Console, found: IndexedUnknown) -> None:
         return
     if found.nearly:
         out.print(
-            f"[bold red]I do not know:[/] the ratio is that of a {found.nearly} lattice to within what a tilt of the "
-            "detector does, which is not refined here. Calibrate it first (--calibrate), or believe the other one.",
+            f"[bold red]I do not know:[/] the ratio is that of a {found.nearly} lattice to within what a tilt of "
+            "the detector does; the spots ask for none. Calibrate it first (--calibrate), or believe the other one.",
             soft_wrap=True,
         )
     elif not result.sure:
@@ -217,6 +218,8 @@ def show(out: Console, found: IndexedUnknown) -> None:
         f"{plain['n_explained']} of {result.n_spots} spots explained, {plain['residual_px']:.2f} px; distance "
         f"{plain['distance_mm']:.3f} ± {plain['distance_sigma_mm']:.2g} mm; axes known to {plain['sigma_deg']:.2g} deg"
     )
+    if any(result.best.tilts_rad):
+        out.print("detector tilted by {:.2f}, {:.2f} deg about x, y".format(*plain["tilts_deg"]))
     for line in (*matrix_lines("U ", plain["U"]), *matrix_lines("UB", plain["UB"])):
         out.print(line, style="cyan")
     out.print("frame of the sample holder; UB for a = 1, with 2 pi", style="dim")
@@ -236,6 +239,7 @@ def draw(found: IndexedUnknown, path: Path) -> None:
     if best is not None:
         shift = (best.centre_px[0] - detector.centre_px[0], best.centre_px[1] - detector.centre_px[1])
         detector = with_distance(detector, best.distance_mm, shift)
+        detector = detector.moved(tilt_x_rad=best.tilts_rad[0], tilt_y_rad=best.tilts_rad[1])
         hkl, predicted = low_index_spots(best, z, detector, DEEP * len(spots))
         found_there = cKDTree(spots.pixels).query(predicted)[0] < NEAR_PX
         drawn = found_there | (np.arange(len(hkl)) < len(spots) // 3)
