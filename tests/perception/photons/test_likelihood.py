@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
+from lauepilot.perception.photons.blocks import unexplained
 from lauepilot.perception.photons.film import PAD, Film, listed, lone_pixels
 from lauepilot.perception.photons.kernels import best_share, gradient, log_likelihood
 from lauepilot.perception.photons.scene import PARAMETERS, SHAPE_PARAMETERS, Scene, View, workspace
@@ -128,6 +130,28 @@ def test_slopes_are_differences(case):
     assert np.all(np.linalg.eigvalsh(information) > -1e-9 * np.trace(information))
 
 
+def test_what_is_skipped_makes_no_difference(case):
+    """Spots without a photon near count by their rate alone, slopes of a known pose are not made: the rest is the same."""
+    _, _, view, u, x, _ = case
+    some = slice(0, 4)
+    p = view.photons
+    few = listed(p.col[some], p.row[some], p.amount[some], p.base[some], (50, 60), 6.0)
+    found = []
+    for widest, free in ((view.scene.widest, False), (1e4, True)):
+        scene = view.scene._replace(widest=widest, pose_free=free)
+        slope, information = np.empty(PARAMETERS), np.empty((PARAMETERS, PARAMETERS))
+        seen = View(scene, few, view.rays, workspace(len(few.col)))
+        found.append((gradient(u, x, seen, slope, information), slope, information))
+    kept = [0, 1, 2, 8, 9]
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
+    # Spots of which a ten-thousandth is clipped are taken for whole.
+    assert found[0][1][kept] == pytest.approx(found[1][1][kept], rel=1e-3, abs=2e-3)
+    assert found[0][2][np.ix_(kept, kept)] == pytest.approx(
+        found[1][2][np.ix_(kept, kept)], rel=2e-3, abs=1e-2
+    )
+    assert not found[0][1][3:8].any() and found[1][1][3:8].all()
+
+
 def test_best_share_is_the_highest(case):
     _, _, view, u, x, _ = case
     share = best_share(u, x, view)
@@ -170,6 +194,35 @@ def test_background_parts_are_found_again():
     assert fitted.sum() == pytest.approx(1.0, abs=2e-3)
     assert level == pytest.approx(3e5, rel=0.03)
     assert np.abs(fitted * truth.sum() / truth[rows, cols] - 1.0).max() < 0.08
+
+
+def test_background_shares_are_a_fixed_point_of_em():
+    """Dempster, Laird & Rubin's step, written out, does not move the shares that Newton's method found."""
+    film = Film.build(load_instrument("lab"))
+    rng = np.random.default_rng(6)
+    for total in (20.0, 3e3, 1e6):
+        counts = rng.poisson(total * (np.array([0.2, 0.5, 0.0, 0.3]) @ film.cells)).astype(float)
+        shares = film.fit(counts)
+        mixed = shares[:, None] * film.cells
+        step = 1.0 + (mixed / np.maximum(mixed.sum(axis=0), 1e-300) * counts).sum(axis=1)
+        assert shares.sum() == pytest.approx(1.0)
+        assert step / step.sum() == pytest.approx(shares, abs=1e-4)
+
+
+def test_unexplained_clumps_are_those_of_the_quantile_everywhere():
+    rng = np.random.default_rng(7)
+    for mean in (0.02, 3.0):
+        left = rng.poisson(mean, (60, 70)).astype(float)
+        left[20:22, 30:32] += (3.0, 40.0)
+        expected = np.full(left.shape, mean)
+        wanted = 0.0
+        for i, j in np.ndindex(left.shape):
+            near = np.s_[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+            limit = poisson.isf(0.01 / left.size, expected[near].sum()) + 1.0
+            if left[near].sum() >= max(limit, 3.0):
+                wanted += max(left[i, j] - mean, 0.0)
+        assert wanted > 80.0
+        assert unexplained(left, expected) == pytest.approx(wanted)
 
 
 def test_lone_pixels():
