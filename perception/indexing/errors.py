@@ -65,11 +65,13 @@ def settle(
         if prior_sigma[free[i]] > 0.0:
             pull[i] = 1.0 / max(prior_sigma[free[i]], 1e-12) ** 2
     own = sigma[spot] ** 2
+    extra = 0.0
     for _ in range(8):
         residual, jacobian = linearise(direction, u, p, detector, pixels, spot, ray, free)
         weight = np.empty(m)
         distance2 = residual[:, 0] ** 2 + residual[:, 1] ** 2
-        variance = own + np.float64(model_error(distance2, own)) ** 2
+        extra = np.float64(model_error(distance2, own))
+        variance = own + extra**2
         for i in range(m):
             weight[i] = max(1.0 - distance2[i] / (variance[i] * TUKEY**2), 0.0) ** 2
         share = weight / variance
@@ -87,8 +89,13 @@ def settle(
     chi2 = 0.0
     for i in range(m):
         chi2 += weight[i] * (residual[i, 0] ** 2 + residual[i, 1] ** 2) / variance[i]
-    chi2 /= _DISTANCE * max(2.0 * weight.sum() - k, 1.0)
-    a, _ = normal_equations(residual, jacobian, share / (_VARIANCE * max(chi2, 1.0)))
+    degrees = max(2.0 * weight.sum() - k, 1.0)
+    chi2 /= _DISTANCE * degrees
+    wider = max(chi2, 1.0)
+    if extra > 0.0 or chi2 > 1.0:
+        # Errors that are known from the residuals alone: the mean of Student's square, not of Gauss'.
+        wider *= degrees / max(degrees - 2.0, 1.0)
+    a, _ = normal_equations(residual, jacobian, share / (_VARIANCE * wider))
     for i in range(k):
         a[i, i] += pull[i]
     return residual, np.asarray(np.linalg.pinv(a), dtype=np.float64)

@@ -83,7 +83,8 @@ def plain_refine(table, u, detector, spots, start=None, prior=None, cell_sigma=0
         for _ in range(8):
             residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
             distance2 = np.sum(residual**2, axis=1)
-            variance = own + plain_model_error(distance2, own) ** 2
+            extra = plain_model_error(distance2, own)
+            variance = own + extra**2
             weight = np.clip(1.0 - distance2 / variance / TUKEY**2, 0.0, None) ** 2
             a = np.einsum("kim,k,kin->mn", jacobian, weight / variance, jacobian)
             b = np.einsum("kim,k,ki->m", jacobian, weight / variance, residual)
@@ -94,8 +95,10 @@ def plain_refine(table, u, detector, spots, start=None, prior=None, cell_sigma=0
                 break
         residual, jacobian = _linearise(table, u_now, p, detector, spots, pairs, index)
         chi2 = np.sum(weight * np.sum(residual**2, axis=1) / variance)
-        chi2 /= errors._DISTANCE * max(2.0 * weight.sum() - len(index), 1.0)
-        weight = weight / (variance * errors._VARIANCE * max(chi2, 1.0))
+        degrees = max(2.0 * weight.sum() - len(index), 1.0)
+        chi2 /= errors._DISTANCE * degrees
+        student = degrees / max(degrees - 2.0, 1.0) if extra > 0.0 or chi2 > 1.0 else 1.0
+        weight = weight / (variance * errors._VARIANCE * max(chi2, 1.0) * student)
         covariance = np.linalg.pinv(np.einsum("kim,k,kin->mn", jacobian, weight, jacobian) + np.diag(pull))
     return u_now, p, pairs, residual, covariance
 

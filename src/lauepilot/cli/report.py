@@ -278,6 +278,8 @@ def show_index(out: Console, indexed: Indexed, rows: int = 25, *, grains: bool =
     _show_geometry(out, indexed)
     if result.alternatives:
         out.print(f"{len(result.alternatives)} other orientations fit about as well.", style="yellow")
+    if indexed.frame is not None and indexed.last_fit:
+        out.print(f"fitted to the found spots alone: {indexed.last_fit}", style="dim", soft_wrap=True)
     listing = Table(
         title=f"the brightest {min(rows, len(table.spot))} of {len(table.spot)}", title_justify="left"
     )
