@@ -214,7 +214,7 @@ def with_kin(finalists: Batch, sky: Sky) -> Batch:
     A lattice whose reciprocal lattice holds the crystal's twice over explains the spots as well, but means less: without
     this, low families end at the first of them that was met. Done again from a new best, since indices multiply.
     """
-    for _ in range(KIN_STEPS):
+    for _ in range(KIN_STEPS if len(finalists) else 0):
         before = float(finalists.merit[0])
         alike: list[Proposal] = []
         basis = direct_basis(finalists, 0) @ primitive(LETTERS[int(finalists.centring[0])])

@@ -23,6 +23,7 @@ from lauepilot.perception.unknown.settle import (
     pack,
     refined,
     stands_out,
+    with_kin,
 )
 from lauepilot.perception.unknown.sky import Frames, Sky, UnknownLatticeError, build_sky
 from lauepilot.perception.unknown.zones import lattices_of_zones
@@ -46,7 +47,7 @@ def search(sky: Sky) -> Batch:
     finalists = pack([])
     several = bool(sky.frame.max() > 0)
     if several:  # long zones are sharp, and low families are what several frames are taken for
-        finalists = of_zones(sky, axes)
+        finalists = with_kin(of_zones(sky, axes), sky)
         if stands_out(finalists, sky):
             return finalists
     pool = pack([])
