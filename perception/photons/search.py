@@ -53,7 +53,7 @@ STARTS, CLIMBERS = 400, 150
 
 #: Only so many are climbed from if one of them is so many nats better than nothing: an orientation that can be told so well
 #: is among the first of the coarse search (`docs/decisions/0007`).
-FIRST, PLENTY = 80, 60.0
+FIRST, PLENTY = 80, 200.0
 
 #: With more photons than this, only pixels near an orientation's spots are looked at one by one, and searched is with
 #: what stands out of the background: so many blocks.
