@@ -147,8 +147,8 @@ def index_photons(
     frame.check(instrument.detector.shape)
     photons = (np.asarray(frame.counts, dtype=float) - frame.offset) / frame.gain
     core = instrument.detector.sensor.point_spread_px * np.sqrt(DEFAULT_PROFILE.core_scale)
-    lone = lone_pixels(photons, core)
-    dead = lone | (np.asarray(frame.counts) >= frame.saturation)
+    lone = lone_pixels(photons, core)  # to tell of them; the indexer leaves out those that no spot could have
+    dead = np.asarray(frame.counts) >= frame.saturation
     if live is not None:
         dead |= ~live
     # Electronics' noise about zero photons is no photon.
