@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ophyd import Component, Device, Kind
 
-from lauepilot.hardware.devices.twin import Value
+from lauepilot.hardware.devices.parts import Value
 from lauepilot.perception.observation import Declare, Expose, Move, Observation
 from lauepilot.simulator.orientation import Orientation
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lauepilot.hardware.devices.twin import Goniometer, LaueCamera
-from lauepilot.hardware.protocols import Agent, Task
+from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Task
 
 PACKAGES = ("lauepilot", "bluesky", "ophyd", "numpy", "scipy")
 
 
-def run_metadata(task: Task, agent: Agent, camera: LaueCamera, goniometer: Goniometer) -> dict[str, Any]:
+def run_metadata(task: Task, agent: Agent, camera: Camera, goniometer: Goniometer) -> dict[str, Any]:
     """Crystal, instrument, target, agent, versions and the names of the data keys, as plain JSON values."""
     crystal: dict[str, Any] = {"name": None}
     if task.crystal is not None:

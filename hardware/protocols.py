@@ -1,7 +1,8 @@
 """What the plan needs of its partners. Nothing to inherit: what fits, fits.
 
-`Backend` is the world under the devices (the Twin, a fake in a test), `Observer` turns frames into what an agent may
-know, `Agent` decides. The plan moves and never thinks; the agent thinks and never moves.
+`Camera` and `Goniometer` are the devices, whatever is under them: the Twin in this process, or process variables by way
+of ophyd or ophyd-async. `Observer` turns frames into what an agent may know, `Agent` decides, and `Backend` is the world
+under the devices in this process. The plan moves and never thinks; the agent thinks and never moves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lauepilot.perception.observation import Decision, Observation
 from lauepilot.simulator.frame import Frame
+from lauepilot.simulator.goniometer import Goniometer as AxisChain
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.target import Lattice, Target
 
@@ -68,6 +70,84 @@ class Observer(Protocol):
         self, frame: Frame, *, axes: Mapping[str, float], clock_s: float, dose_s: float, n_exposures: int
     ) -> Observation:
         """What is known after a frame."""
+
+
+class Camera(Protocol):
+    """An area detector with its shutter: readable, triggerable and stageable by Bluesky.
+
+    It also has the signals ``exposure_s`` (settable, s), ``image`` (rows, cols), ``live_time_s``, ``saturation_adu``,
+    ``gain_adu``, ``offset_adu``, ``clock_s`` and ``dose_s`` (s), whose names are its data keys.
+    """
+
+    name: str
+    crystal: Lattice | None
+    frame: Frame | None
+    exposure_s: Any
+    image: Any
+    live_time_s: Any
+    saturation_adu: Any
+    gain_adu: Any
+    offset_adu: Any
+    clock_s: Any
+    dose_s: Any
+
+    @property
+    def instrument(self) -> Instrument:
+        """The instrument as believed."""
+
+    @property
+    def clock_now_s(self) -> float:
+        """Seconds on the instrument's clock now."""
+
+    @property
+    def dose_now_s(self) -> float:
+        """Open-shutter seconds until now."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exposure is going on."""
+
+    def trigger(self) -> Any:
+        """A status of an exposure of ``exposure_s`` seconds; at its end the frame is in ``frame`` and ``image``."""
+
+    def stop(self, success: bool = False) -> Any:
+        """End an exposure now; it fails unless ``success``. A coroutine on ophyd-async's devices."""
+
+
+class Goniometer(Protocol):
+    """The sample's axes: readable, movable and stageable by Bluesky, with a movable attribute for each axis.
+
+    The names of those attributes' devices are the data keys of the axes' read-backs.
+    """
+
+    name: str
+
+    @property
+    def chain(self) -> AxisChain:
+        """The axes as believed."""
+
+    @property
+    def position(self) -> Mapping[str, float]:
+        """Read-back of all axes, degrees and mm; on the way while they move."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a motion is going on: true until every motor is at rest and says so."""
+
+    def set(self, positions: Mapping[str, float], /) -> Any:
+        """A status of a motion of the named axes together.
+
+        A position that is unknown, not finite or outside the limits is refused before anything moves; a motion that
+        ends elsewhere than it was sent fails.
+        """
+
+    def check_readback(
+        self, wanted: Mapping[str, float], tolerance: Mapping[str, float] | None = None
+    ) -> None:
+        """Raise `MotionError` where axes are not where they were sent."""
+
+    def stop(self, success: bool = False) -> Any:
+        """Stop a motion now; it fails unless ``success``. A coroutine on ophyd-async's devices."""
 
 
 @runtime_checkable

@@ -9,97 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ophyd import Component, Device, Kind, Signal
-from ophyd.positioner import SoftPositioner
-from ophyd.status import StatusBase
+from ophyd import Device
 
 from lauepilot.hardware.devices.action import TICK_S, TimedAction, TimedStatus
-from lauepilot.hardware.errors import HardwareError, MotionError
+from lauepilot.hardware.devices.parts import Axes, CameraValues, axis_components, check_exposure, check_shape
+from lauepilot.hardware.errors import HardwareError
 from lauepilot.hardware.protocols import Backend
-from lauepilot.simulator.frame import Frame
-from lauepilot.simulator.goniometer import Axis
-from lauepilot.simulator.goniometer import Goniometer as AxisChain
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.target import Lattice
-
-
-class Value(Signal):  # type: ignore[misc]
-    """A signal that describes itself with its true shape, numpy type and unit."""
-
-    def __init__(self, *args: Any, unit: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._unit = unit
-
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """The data key of this signal, as in the event model."""
-        value = self._readback
-        key: dict[str, Any] = {"source": f"lauepilot:{self.name}", "dtype": "string", "shape": []}
-        if isinstance(value, np.ndarray):
-            key |= {"dtype": "array", "shape": list(value.shape), "dtype_numpy": value.dtype.str}
-        elif isinstance(value, bool | int | float):
-            kind = "boolean" if isinstance(value, bool) else "integer" if isinstance(value, int) else "number"
-            key |= {"dtype": kind, "dtype_numpy": np.asarray(value).dtype.str}
-        if self._unit:
-            key["units"] = self._unit
-        return {self.name: key}
-
-
-class AxisPositioner(SoftPositioner):  # type: ignore[misc]
-    """One axis of a `Goniometer`; it moves through its parent, which knows of motions in progress."""
-
-    def __init__(self, *args: Any, axis: Axis, **kwargs: Any) -> None:
-        # ophyd hands a suffix (a PV's ending) to every component; there is none here.
-        super().__init__(egu=axis.unit, limits=axis.limits, source=f"lauepilot:{axis.name}", **kwargs)
-        self.axis = axis
-
-    @property
-    def position(self) -> float:
-        """Read-back, degrees or mm; on the way while the axis moves."""
-        return float(self.parent.position[self.axis.name])
-
-    @property
-    def moving(self) -> bool:
-        """Whether the goniometer is not at rest."""
-        return bool(self.parent.moving)
-
-    def check_value(self, pos: float) -> None:
-        """Refuse a position that is not finite or outside the limits (`ReachError`)."""
-        self.axis.check(pos)
-
-    def move(
-        self, position: float, wait: bool = True, timeout: float | None = None, moved_cb: Any = None
-    ) -> StatusBase:
-        """Move this axis alone; see ophyd's positioners for the arguments."""
-        status = self.parent.set({self.axis.name: position})
-        if moved_cb is not None:
-            status.add_callback(moved_cb)
-        if wait:
-            status.wait(timeout)
-        return status
-
-    def stop(self, *, success: bool = False) -> None:
-        """Stop the goniometer: its axes move together."""
-        self.parent.stop(success=success)
-
-    def describe(self) -> dict[str, dict[str, Any]]:
-        """The data key, with unit and limits."""
-        low, high = self.axis.limits
-        return {
-            self.name: {
-                "source": self.source,
-                "dtype": "number",
-                "dtype_numpy": "<f8",
-                "shape": [],
-                "units": self.axis.unit,
-                "lower_ctrl_limit": low,
-                "upper_ctrl_limit": high,
-            }
-        }
 
 
 class _OnBackend(Device):  # type: ignore[misc]
@@ -168,23 +89,8 @@ class _OnBackend(Device):  # type: ignore[misc]
         return action.status
 
 
-class Goniometer(_OnBackend):
+class Goniometer(Axes, _OnBackend):
     """All axes of the sample stage; make one with `goniometer_device` or `connect`."""
-
-    @property
-    def chain(self) -> AxisChain:
-        """The axes as believed."""
-        return self.instrument.goniometer
-
-    @property
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """Lowest and highest position by axis, degrees and mm."""
-        return {axis.name: axis.limits for axis in self.chain.axes}
-
-    @property
-    def tolerances(self) -> dict[str, float]:
-        """How far a read-back may be from its setpoint by axis: the play and two steps, at least 0.01 deg or mm."""
-        return {a.name: max(0.01, a.backlash + 2.0 * a.resolution) for a in self.chain.axes}
 
     @property
     def moving(self) -> bool:
@@ -221,26 +127,6 @@ class Goniometer(_OnBackend):
         duration = self.chain.move_time_s(self._start, goal)
         return self._begin(TimedAction(TimedStatus(self), duration, self.realtime_factor, self._arrive))
 
-    def check_readback(
-        self, wanted: Mapping[str, float], tolerance: Mapping[str, float] | None = None
-    ) -> None:
-        """Refuse to go on where axes are not where they were sent.
-
-        Raises
-        ------
-        MotionError
-            Names the axis, where it was sent, where it is, and what to do.
-        """
-        here, allowed = self.position, {**self.tolerances, **(tolerance or {})}
-        for name, setpoint in wanted.items():
-            reached, unit = here.get(name, float("nan")), self.chain.axis(name).unit
-            if not abs(reached - setpoint) <= allowed[name]:
-                raise MotionError(
-                    f"Axis {name!r} stopped short: wanted {setpoint:.4f} {unit}, reached {reached:.4f} {unit} "
-                    f"(allowed: {allowed[name]:g} {unit}). Look for an obstacle, a limit switch or somebody's stop, "
-                    "then start again; the crystal's orientation is not lost."
-                )
-
     def _underway(
         self, start: Mapping[str, float], goal: Mapping[str, float], elapsed_s: float
     ) -> dict[str, float]:
@@ -259,52 +145,25 @@ class Goniometer(_OnBackend):
         place = self._goal if whole else self._underway(self._start, self._goal, elapsed_s)
         with self._lock:
             self.backend.move(place)
-        self._check_limits()
-
-    def _check_limits(self) -> None:
-        slack = self.tolerances
-        for name, value in self.backend.positions.items():
-            low, high = self.limits[name]
-            if not low - slack[name] <= value <= high + slack[name]:
-                raise MotionError(
-                    f"Axis {name!r} reads {value:g}, outside its limits of {low:g} to {high:g}, though it was not "
-                    "sent there. Stop, and check its encoder and its limits."
-                )
+        self.check_within(self.backend.positions)
 
 
-class LaueCamera(_OnBackend):
-    """An area detector with its shutter.
-
-    ``exposure_s`` is set before `trigger`; the frame is then in ``image`` (rows, cols) and, with all that belongs to
-    it, in ``frame``. ``crystal`` is the one believed to be mounted, None if nobody said.
-    """
-
-    exposure_s = Component(Value, value=1.0, unit="s", kind=Kind.normal)
-    image = Component(Value, kind=Kind.normal)
-    live_time_s = Component(Value, value=0.0, unit="s", kind=Kind.normal)
-    total_counts = Component(Value, value=0.0, unit="photons", kind=Kind.hinted)
-    clock_s = Component(Value, value=0.0, unit="s", kind=Kind.normal)
-    dose_s = Component(Value, value=0.0, unit="s", kind=Kind.hinted)
-    saturation_adu = Component(Value, value=0.0, kind=Kind.normal)
-    gain_adu = Component(Value, value=1.0, kind=Kind.normal)
-    offset_adu = Component(Value, value=0.0, kind=Kind.normal)
-    instrument_name = Component(Value, value="", kind=Kind.config)
-    detector_name = Component(Value, value="", kind=Kind.config)
-    distance_mm = Component(Value, value=0.0, unit="mm", kind=Kind.config)
+class LaueCamera(_OnBackend, CameraValues):
+    """An area detector with its shutter: see `CameraValues` for its signals."""
 
     def __init__(self, prefix: str = "", **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
-        self.crystal: Lattice | None = None
-        self.frame: Frame | None = None
-        detector = self.instrument.detector
-        bits = detector.sensor.bit_depth
-        self.image.put(
-            np.zeros(detector.shape, np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
-        )
-        self.exposure_s.put(float(self.instrument.exposure_s))
-        self.instrument_name.put(self.instrument.name)
-        self.detector_name.put(detector.name)
-        self.distance_mm.put(float(detector.distance_mm))
+        self.believe(self.instrument)
+
+    @property
+    def clock_now_s(self) -> float:
+        """The instrument's clock now."""
+        return float(self.backend.clock_s)
+
+    @property
+    def dose_now_s(self) -> float:
+        """Open-shutter seconds until now."""
+        return float(self.backend.dose_s)
 
     def trigger(self) -> TimedStatus:
         """Expose for ``exposure_s`` seconds.
@@ -316,25 +175,8 @@ class LaueCamera(_OnBackend):
         HardwareError
             If an exposure is going on.
         """
-        seconds = float(self.exposure_s.get())
-        if not np.isfinite(seconds) or seconds <= 0.0:
-            raise ValueError(
-                f"An exposure needs a positive time; {self.name}.exposure_s is {seconds!r} s. Set it first."
-            )
+        seconds = check_exposure(self.name, float(self.exposure_s.get()))
         return self._begin(TimedAction(TimedStatus(self), seconds, self.realtime_factor, self._read_out))
-
-    def pause(self) -> None:
-        """Close the shutter while the plan pauses; the exposure is taken anew after it."""
-        self.stop(success=True)
-
-    def resume(self) -> None:
-        """Nothing to do: the plan triggers again."""
-
-    def describe(self) -> OrderedDict[str, Any]:
-        """Data keys; the image's ``dims`` are named rows, cols."""
-        keys = OrderedDict(super().describe())
-        keys[self.image.name]["dims"] = ["row", "col"]
-        return keys
 
     def _read_out(self, elapsed_s: float) -> None:
         if elapsed_s <= 0.0:
@@ -342,23 +184,8 @@ class LaueCamera(_OnBackend):
         with self._lock:
             frame = self.backend.expose(elapsed_s)
             clock, dose = float(self.backend.clock_s), float(self.backend.dose_s)
-        shape = self.instrument.detector.shape
-        if frame.counts.shape != shape:
-            raise HardwareError(
-                f"{self.name} gave a frame of shape {frame.counts.shape}, but the instrument "
-                f"{self.instrument.name!r} says (rows, cols) = {shape}. Check binning, or load the right instrument."
-            )
-        self.frame = frame
-        self.image.put(np.ascontiguousarray(frame.counts))
-        self.live_time_s.put(float(frame.live_time_s))
-        self.saturation_adu.put(float(frame.saturation))
-        self.gain_adu.put(float(frame.gain))
-        self.offset_adu.put(float(frame.offset))
-        self.total_counts.put(
-            float((frame.counts.sum(dtype=float) - frame.offset * frame.counts.size) / frame.gain)
-        )
-        self.clock_s.put(clock)
-        self.dose_s.put(dose)
+        check_shape(self.name, frame.counts.shape, self.instrument)
+        self.store(frame, clock, dose)
 
 
 def goniometer_device(
@@ -369,11 +196,8 @@ def goniometer_device(
     lock: threading.RLock | None = None,
 ) -> Goniometer:
     """A `Goniometer` with one positioner, named as the axis, for each axis of the backend's instrument."""
-    axes = {
-        axis.name: Component(AxisPositioner, axis=axis, kind=Kind.hinted)
-        for axis in backend.instrument.goniometer.axes
-    }
-    made = type("Goniometer", (Goniometer,), {"__doc__": Goniometer.__doc__, **axes})
+    parts = axis_components(backend.instrument)
+    made = type("Goniometer", (Goniometer,), {"__doc__": Goniometer.__doc__, **parts})
     device = made(backend=backend, name=name, realtime_factor=realtime_factor, lock=lock)
     if not isinstance(device, Goniometer):
         raise TypeError(f"{made} did not make a Goniometer.")

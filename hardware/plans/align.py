@@ -22,12 +22,11 @@ import bluesky.preprocessors as bpp
 from bluesky.utils import FailedStatus
 
 from lauepilot.hardware.decisions import DecisionLog
-from lauepilot.hardware.devices.twin import Goniometer, LaueCamera
 from lauepilot.hardware.errors import HardwareError, InterlockError
 from lauepilot.hardware.interlock import Interlock
 from lauepilot.hardware.metadata import run_metadata
 from lauepilot.hardware.plans.settle import Plan, settle
-from lauepilot.hardware.protocols import Agent, Observer, Task
+from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Observer, Task
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.frame import FrameError
@@ -105,7 +104,7 @@ class _End:
 
 
 def align_crystal(
-    camera: LaueCamera,
+    camera: Camera,
     goniometer: Goniometer,
     agent: Agent,
     target: Target,
@@ -123,7 +122,7 @@ def align_crystal(
     Parameters
     ----------
     camera, goniometer
-        Devices of `lauepilot.hardware.devices.twin`.
+        Devices of any kind: on the Twin (`connect`) or on process variables (`load_devices`).
     agent
         Decides; ``agent.reset`` gets a `Task`.
     target
@@ -180,7 +179,7 @@ class _Loop:
 
     def __init__(
         self,
-        camera: LaueCamera,
+        camera: Camera,
         goniometer: Goniometer,
         agent: Agent,
         observer: Observer,
@@ -199,19 +198,19 @@ class _Loop:
         self.log = DecisionLog(name="align")
         self.steps: list[Step] = []
         self.n_exposures = 0
-        self.began_s, self.began_dose_s = camera.backend.clock_s, camera.backend.dose_s
+        self.began_s, self.began_dose_s = 0.0, 0.0  # read when the run begins
 
     @property
     def clock_s(self) -> float:
-        return float(self.camera.backend.clock_s - self.began_s)
+        return float(self.camera.clock_now_s - self.began_s)
 
     @property
     def dose_s(self) -> float:
-        return float(self.camera.backend.dose_s - self.began_dose_s)
+        return float(self.camera.dose_now_s - self.began_dose_s)
 
     def run(self, metadata: Mapping[str, Any]) -> Plan:
         uid = yield from bps.open_run(dict(metadata))
-        self.began_s, self.began_dose_s = self.camera.backend.clock_s, self.camera.backend.dose_s
+        self.began_s, self.began_dose_s = self.camera.clock_now_s, self.camera.dose_now_s
         self.agent.reset(self.task)
         observation = self.observer.start(self.goniometer.position, clock_s=0.0, dose_s=0.0)
         end: _End | None = None
