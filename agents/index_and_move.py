@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lauepilot.agents import memory
 from lauepilot.agents.bookkeeping import (
     STILL,
     AxesTrust,
@@ -139,7 +140,7 @@ class IndexAndMove:
         return decision
 
     def state(self) -> dict[str, Any]:
-        """What the agent holds, as plain JSON values."""
+        """What the agent holds, as plain JSON values; `restore` takes it back."""
         held = self._holder if self._task is not None else None
         return {
             "agent": "index-and-move",
@@ -148,7 +149,21 @@ class IndexAndMove:
             "u_holder": None if held is None else held.u.tolist(),
             "covariance_rad2": None if held is None else held.covariance.tolist(),
             "frames": self._seen if self._task is not None else 0,
+            "memory": None
+            if self._task is None
+            else memory.written({name: getattr(self, f"_{name}") for name in memory.NAMES}),
         }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Hold again what `state` told, after `reset` on the same task: decisions then go on as if nothing had been.
+
+        Raises
+        ------
+        ValueError
+            If it is another agent's state, other settings', or one from before any task.
+        """
+        for name, value in memory.read(state, "index-and-move", asdict(self.settings)).items():
+            setattr(self, f"_{name}", value)
 
     # ------------------------------------------------------------------------------------------------- knowledge
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ophyd import Component, Device, Kind
 
 from lauepilot.hardware.devices.parts import Value
+from lauepilot.hardware.metadata import plain
 from lauepilot.perception.observation import Declare, Expose, Move, Observation
+from lauepilot.perception.plain import decision_plain
 from lauepilot.simulator.orientation import Orientation
 
 _UNKNOWN = np.full((3, 3), np.nan)
@@ -19,7 +23,8 @@ class DecisionLog(Device):  # type: ignore[misc]
     """A soft device that holds one step; the plan fills and reads it.
 
     Numbers that a step does not have are NaN. ``orientation`` is ``Z U`` (3, 3) in the laboratory at the axes of the
-    last frame, or the declared one; ``covariance_rad2`` its covariance (rotation vector, radians squared).
+    last frame, or the declared one; ``covariance_rad2`` its covariance (rotation vector, radians squared). ``checkpoint``
+    is JSON: the decision to the last bit, and what the agent held after it; `lauepilot.hardware.resume` goes on from it.
     """
 
     step = Component(Value, value=0, kind=Kind.hinted)
@@ -37,8 +42,16 @@ class DecisionLog(Device):  # type: ignore[misc]
     covariance_rad2 = Component(Value, value=_UNKNOWN, unit="rad^2", kind=Kind.normal)
     elapsed_s = Component(Value, value=0.0, unit="s", kind=Kind.normal)
     used_dose_s = Component(Value, value=0.0, unit="s", kind=Kind.normal)
+    checkpoint = Component(Value, value="", kind=Kind.normal)
 
-    def fill(self, step: int, decision: object, observation: Observation, verdict: str) -> None:
+    def fill(
+        self,
+        step: int,
+        decision: object,
+        observation: Observation,
+        verdict: str,
+        agent_state: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take in one step.
 
         Parameters
@@ -49,6 +62,8 @@ class DecisionLog(Device):  # type: ignore[misc]
             What was decided, on what.
         verdict
             ``allowed``, or why it was refused.
+        agent_state
+            What the agent holds now.
         """
         belief = observation.belief
         known: Orientation | None = belief.orientation if belief is not None else None
@@ -72,6 +87,9 @@ class DecisionLog(Device):  # type: ignore[misc]
             "covariance_rad2": _matrix(None if known is None else known.covariance),
             "elapsed_s": float(observation.clock_s),
             "used_dose_s": float(observation.dose_s),
+            "checkpoint": json.dumps(
+                plain({"decision": decision_plain(decision), "agent": agent_state}), allow_nan=False
+            ),
         }
         now = time.time()
         for name, value in values.items():

@@ -54,6 +54,16 @@ def run_metadata(task: Task, agent: Agent, camera: Camera, goniometer: Goniomete
     }
 
 
+def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The user's metadata (sample, operator, proposal ...) beside ours, as plain JSON values.
+
+    What the plan writes is the truth of the run and stays; a user's entry of the same name is kept under ``md_user``.
+    """
+    given = plain(dict(theirs or {}))
+    aside = {key: given.pop(key) for key in list(given) if key in ours}
+    return {**given, **ours, **({"md_user": aside} if aside else {})}
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run depends on."""
     found = {"python": platform.python_version()}

@@ -24,7 +24,7 @@ from bluesky.utils import FailedStatus
 from lauepilot.hardware.decisions import DecisionLog
 from lauepilot.hardware.errors import HardwareError, InterlockError
 from lauepilot.hardware.interlock import Interlock
-from lauepilot.hardware.metadata import run_metadata
+from lauepilot.hardware.metadata import merged, run_metadata
 from lauepilot.hardware.plans.settle import Plan, settle
 from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Observer, Task
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
@@ -97,6 +97,36 @@ class AlignResult:
     run_uid: str
 
 
+@dataclass(frozen=True, eq=False)
+class Before:
+    """Where an earlier run was left: what `lauepilot.hardware.resume` finds in its record.
+
+    Attributes
+    ----------
+    uid
+        Of that run.
+    steps
+        What was decided and carried out.
+    observation
+        What the next decision is made on.
+    pending
+        A decision that was taken and not carried out; None to ask the agent.
+    agent_state
+        What the agent held after its last decision; None to let it begin anew.
+    n_exposures, clock_s, dose_s
+        Frames, time and open-shutter seconds until then.
+    """
+
+    uid: str
+    steps: tuple[Step, ...]
+    observation: Observation
+    pending: Decision | None
+    agent_state: Mapping[str, Any] | None
+    n_exposures: int
+    clock_s: float
+    dose_s: float
+
+
 @dataclass(frozen=True)
 class _End:
     outcome: Literal["declared", "gave_up", "refused"]
@@ -116,6 +146,7 @@ def align_crystal(
     max_exposure_s: float = 3_600.0,
     tolerance: Mapping[str, float] | None = None,
     md: Mapping[str, Any] | None = None,
+    before: Before | None = None,
 ) -> Plan:
     """Bring a crystal to a target; a Bluesky plan.
 
@@ -136,7 +167,9 @@ def align_crystal(
     tolerance
         How far a read-back may be from its setpoint, by axis; the rest as in `Goniometer.tolerances`.
     md
-        More for the start document.
+        More for the start document; what the plan itself writes there is kept.
+    before
+        Where an earlier run was left, to go on from there: see `lauepilot.hardware.resume.resume_run`.
 
     Returns
     -------
@@ -157,8 +190,8 @@ def align_crystal(
         crystal = getattr(source, "crystal", None) if crystal is None else crystal
     task = Task(target, crystal, camera.instrument, max_steps, max_dose_s, max_exposure_s)
     eyes = _usual_observer(task) if observer is None else observer
-    loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}))
-    metadata = {**run_metadata(task, agent, camera, goniometer), **dict(md or {})}
+    loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}), before)
+    metadata = merged(run_metadata(task, agent, camera, goniometer), md)
 
     def at_rest() -> Plan:
         return (yield from settle(goniometer, camera))
@@ -185,7 +218,9 @@ class _Loop:
         observer: Observer,
         task: Task,
         tolerance: dict[str, float],
+        before: Before | None = None,
     ) -> None:
+        self.before = before
         self.camera, self.goniometer, self.agent, self.observer, self.task = (
             camera,
             goniometer,
@@ -209,14 +244,19 @@ class _Loop:
         return float(self.camera.dose_now_s - self.began_dose_s)
 
     def run(self, metadata: Mapping[str, Any]) -> Plan:
-        uid = yield from bps.open_run(dict(metadata))
         self.began_s, self.began_dose_s = self.camera.clock_now_s, self.camera.dose_now_s
-        self.agent.reset(self.task)
-        observation = self.observer.start(self.goniometer.position, clock_s=0.0, dose_s=0.0)
+        if self.before is not None:
+            self.began_s -= self.before.clock_s
+            self.began_dose_s -= self.before.dose_s
+        # The clocks' zero stands in the record, so that a run can be taken up again from there.
+        zero = {"clock_s": self.began_s, "dose_s": self.began_dose_s}
+        uid = yield from bps.open_run({**metadata, "began_at": zero})
+        observation, pending = self._begin()
         end: _End | None = None
-        for _ in range(self.task.max_steps):
+        for _ in range(self.task.max_steps - len(self.steps)):
             yield from bps.checkpoint()
-            decision = self.agent.decide(observation)
+            decision = self.agent.decide(observation) if pending is None else pending
+            pending = None
             end = yield from self._judge(decision, observation)
             if end is not None:
                 break
@@ -234,6 +274,16 @@ class _Loop:
         yield from bps.close_run(exit_status=status, reason=f"{end.outcome}: {end.reason}")
         return self._result(end, observation, str(uid))
 
+    def _begin(self) -> tuple[Observation, Decision | None]:
+        """The first observation, and a decision that an earlier run left undone."""
+        self.agent.reset(self.task)
+        if self.before is None:
+            return self.observer.start(self.goniometer.position, clock_s=0.0, dose_s=0.0), None
+        self.steps, self.n_exposures = list(self.before.steps), self.before.n_exposures
+        if self.before.agent_state is not None:
+            self.agent.restore(self.before.agent_state)  # type: ignore[attr-defined]
+        return self.before.observation, self.before.pending
+
     def _judge(self, decision: Decision, observation: Observation) -> Plan:
         """Look at a decision, record it, and say whether it is the end."""
         end: _End | None = None
@@ -246,7 +296,7 @@ class _Loop:
         confidence = float("nan") if observation.belief is None else observation.belief.confidence
         self.steps.append(Step(decision, dict(observation.axes), self.clock_s, self.dose_s, confidence))
         verdict = f"refused: {end.reason}" if end is not None and end.outcome == "refused" else "allowed"
-        self.log.fill(len(self.steps), decision, observation, verdict)
+        self.log.fill(len(self.steps), decision, observation, verdict, self.agent.state())
         yield from bps.create("decisions")
         yield from bps.read(self.log)
         yield from bps.read(self.goniometer)

@@ -16,7 +16,7 @@ from lauepilot.agents.bookkeeping import (
     relevant_sigma_deg,
     travel_covariance,
 )
-from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.agents.index_and_move import IndexAndMove, RuleSettings
 from lauepilot.envs.align import LaueAlignEnv, shared_observer
 from lauepilot.envs.play import Agent, play
 from lauepilot.hardware.devices.twin import connect
@@ -388,3 +388,33 @@ def test_processes_share_the_games():
     alone = play_many("oracle", "si", games=4, seed=2)
     shared = play_many("oracle", "si", games=4, seed=2, processes=2)
     assert [e.seconds for e in alone.episodes] == [e.seconds for e in shared.episodes]
+
+
+def test_a_restored_agent_goes_on_as_if_nothing_had_been():
+    """Its state through JSON into another one, before every decision: the game is the same to the last bit."""
+    start = rotation_vector(np.eye(3)) + [0.1, -0.2, 0.15]
+
+    def game(handed_on):
+        instrument = FakeInstrument(
+            rotation_matrix(start), confidence=(0.5, 0.93, 1.0), off=(0.002, 0.0, 0.001)
+        )
+        agent, told = IndexAndMove(), []
+        agent.reset(TASK)
+        for _ in range(30):
+            decision = agent.decide(instrument.observation())
+            told.append((type(decision).__name__, decision.reason, vars(decision).get("axes")))
+            if isinstance(decision, Declare | GiveUp):
+                return told
+            if handed_on:
+                state = json.loads(json.dumps(agent.state(), allow_nan=False))
+                agent = IndexAndMove()
+                agent.reset(TASK)
+                agent.restore(state)
+            instrument.carry_out(decision)
+        raise AssertionError("no end")
+
+    assert game(False) == game(True)
+    other = IndexAndMove(RuleSettings(growth=2.0))
+    other.reset(TASK)
+    with pytest.raises(ValueError, match="same settings"):
+        other.restore(IndexAndMove().state())
