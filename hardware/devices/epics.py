@@ -250,7 +250,7 @@ class _Motion:
             self.goniometer.axes[name],
             high_switch=bool(fresh(motor.high_limit_switch)),
             low_switch=bool(fresh(motor.low_limit_switch)),
-            severity=int(motor.user_readback.alarm_severity),
+            severity=getattr(motor.user_readback.alarm_severity, "name", "unknown"),
         )
 
     def _verify(self) -> None:
@@ -261,9 +261,11 @@ class _Motion:
     def _halt(self) -> None:
         """Stop what moves, and wait until all is at rest."""
         end = time.monotonic() + self.goniometer.stall_s
-        for motor in self._motors.values():
-            # A setpoint just written may not yet show as a motion; a record at rest takes a stop for nothing.
-            motor.motor_stop.put(1, wait=False)
+        for name, status in self._statuses.items():
+            # A stop to a motor at rest is left out: there are records that keep it for the next motion.
+            motor = self._motors[name]
+            if motor.connected and not (status.done and at_rest(motor)):
+                motor.motor_stop.put(1, wait=False)
         quiet = 0
         while quiet < 3:
             time.sleep(POLL_S)

@@ -94,7 +94,7 @@ def check_motor_limits(name: str, axis: AxisPV, goal: float, *limits: tuple[floa
 
 
 def motor_problem(
-    name: str, axis: AxisPV, *, high_switch: bool, low_switch: bool, severity: int
+    name: str, axis: AxisPV, *, high_switch: bool, low_switch: bool, severity: object
 ) -> MotionError:
     """Why a motor says that its motion failed."""
     if high_switch or low_switch:
