@@ -17,3 +17,7 @@ class StoppedError(HardwareError):
 
 class InterlockError(ValueError):
     """A decision that must not be carried out."""
+
+
+class RecordError(HardwareError):
+    """A record that cannot be written, read or gone on from."""
