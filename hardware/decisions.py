@@ -12,7 +12,7 @@ from ophyd import Component, Device, Kind
 
 from lauepilot.hardware.devices.parts import Value
 from lauepilot.hardware.metadata import plain
-from lauepilot.perception.observation import Declare, Expose, Move, Observation
+from lauepilot.perception.observation import Declare, Expose, GiveUp, Move, Observation
 from lauepilot.perception.plain import decision_plain
 from lauepilot.simulator.orientation import Orientation
 
@@ -67,39 +67,55 @@ class DecisionLog(Device):  # type: ignore[misc]
         """
         belief = observation.belief
         known: Orientation | None = belief.orientation if belief is not None else None
-        if isinstance(decision, Declare):
-            known = decision.orientation
         names = observation.goniometer.names
-        wanted = decision.axes if isinstance(decision, Move) else {}
+        try:
+            told = _told(decision, names, known, agent_state)
+        except Exception:  # one that was refused may be anything, even an object that raises when it is read
+            told = _told(GiveUp(""), names, known, agent_state)
         values: dict[str, Any] = {
+            **told,
             "step": step,
             "decision": type(decision).__name__,
-            "reason": str(getattr(decision, "reason", "")),
             "verdict": verdict,
-            "wanted": np.array([_number(wanted.get(name)) for name in names]),
-            "seconds": _number(decision.seconds) if isinstance(decision, Expose) else float("nan"),
             "confidence": float("nan") if belief is None else float(belief.confidence),
             "n_spots": 0 if observation.spots is None else len(observation.spots),
             "n_indexed": 0 if belief is None else int(belief.n_indexed),
             "n_expected": 0 if belief is None else int(belief.n_expected),
             "residual_px": float("nan") if belief is None else float(belief.residual_px),
-            "orientation": _matrix(None if known is None else known.u),
-            "covariance_rad2": _matrix(None if known is None else known.covariance),
             "elapsed_s": float(observation.clock_s),
             "used_dose_s": float(observation.dose_s),
-            "checkpoint": json.dumps(
-                plain({"decision": decision_plain(decision), "agent": agent_state}), allow_nan=False
-            ),
         }
         now = time.time()
         for name, value in values.items():
             getattr(self, name).put(value, timestamp=now)
 
 
+def _told(
+    decision: object,
+    names: tuple[str, ...],
+    known: Orientation | None,
+    agent_state: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What a decision itself says, in the log's words."""
+    if isinstance(decision, Declare):
+        known = decision.orientation
+    wanted = decision.axes if isinstance(decision, Move) else {}
+    return {
+        "reason": str(getattr(decision, "reason", "")),
+        "wanted": np.array([_number(wanted.get(name)) for name in names]),
+        "seconds": _number(decision.seconds) if isinstance(decision, Expose) else float("nan"),
+        "orientation": _matrix(None if known is None else known.u),
+        "covariance_rad2": _matrix(None if known is None else known.covariance),
+        "checkpoint": json.dumps(
+            plain({"decision": decision_plain(decision), "agent": agent_state}), allow_nan=False
+        ),
+    }
+
+
 def _number(value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lauepilot.simulator.beams import spectrum_problems
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Background, Detector, Region, Sensor
+from lauepilot.simulator.forbidden import Forbidden
 from lauepilot.simulator.goniometer import Axis, Goniometer
 
 
@@ -85,6 +86,8 @@ class Instrument:
         A usual exposure.
     source
         Where the figures were taken from.
+    forbidden
+        Combinations of axis positions that must neither be taken nor passed.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Instrument:
     sample: Sample
     exposure_s: float
     source: str
+    forbidden: tuple[Forbidden, ...] = ()
 
     @property
     def detector(self) -> Detector:
@@ -207,6 +211,18 @@ class _Axis(_Model):
         return self
 
 
+class _Forbidden(_Model):
+    axes: Annotated[dict[str, tuple[float, float]], Field(min_length=1)]
+    why: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Forbidden:
+        for name, (low, high) in self.axes.items():
+            if low > high:
+                raise ValueError(f"axes.{name} must be (low, high) with low <= high, not {(low, high)}")
+        return self
+
+
 class _Beam(_Model):
     radiation: Literal["xray", "neutron"]
     spectrum: dict[str, Any]
@@ -230,6 +246,7 @@ class _Instrument(_Model):
     sample: _Sample = _Sample()
     exposure_s: Positive
     source: str = ""
+    forbidden: tuple[_Forbidden, ...] = ()
 
 
 def instrument_names() -> tuple[str, ...]:
@@ -293,6 +310,11 @@ def parse_instrument(text: str, origin: str = "<text>") -> Instrument:
     names = [a.name for a in model.goniometer]
     if len(set(names)) != len(names):
         raise InstrumentError(f"{origin}: goniometer: axis names must differ; got {', '.join(names)}.")
+    for zone in model.forbidden:
+        if unknown := sorted(set(zone.axes) - set(names)):
+            raise InstrumentError(
+                f"{origin}: forbidden: there is no axis {unknown[0]!r}; the goniometer has {', '.join(names)}."
+            )
     return Instrument(
         name=model.name,
         title=model.title,
@@ -302,6 +324,7 @@ def parse_instrument(text: str, origin: str = "<text>") -> Instrument:
         sample=Sample(**model.sample.model_dump()),
         exposure_s=model.exposure_s,
         source=model.source,
+        forbidden=tuple(Forbidden(**zone.model_dump()) for zone in model.forbidden),
     )
 
 

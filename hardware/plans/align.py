@@ -13,7 +13,7 @@ the stop document are those that happened.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from bluesky.utils import FailedStatus
 
 from lauepilot.hardware.decisions import DecisionLog
 from lauepilot.hardware.errors import HardwareError, InterlockError
-from lauepilot.hardware.interlock import Interlock
+from lauepilot.hardware.interlock import Collisions, Interlock
 from lauepilot.hardware.metadata import merged, run_metadata
 from lauepilot.hardware.plans.settle import Plan, settle
 from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Observer, Task
@@ -147,6 +147,7 @@ def align_crystal(
     tolerance: Mapping[str, float] | None = None,
     md: Mapping[str, Any] | None = None,
     before: Before | None = None,
+    obstacles: Sequence[Collisions] = (),
 ) -> Plan:
     """Bring a crystal to a target; a Bluesky plan.
 
@@ -170,6 +171,8 @@ def align_crystal(
         More for the start document; what the plan itself writes there is kept.
     before
         Where an earlier run was left, to go on from there: see `lauepilot.hardware.resume.resume_run`.
+    obstacles
+        Bodies that no move may hit, beside the instrument's forbidden regions.
 
     Returns
     -------
@@ -190,7 +193,7 @@ def align_crystal(
         crystal = getattr(source, "crystal", None) if crystal is None else crystal
     task = Task(target, crystal, camera.instrument, max_steps, max_dose_s, max_exposure_s)
     eyes = _usual_observer(task) if observer is None else observer
-    loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}), before)
+    loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}), before, tuple(obstacles))
     metadata = merged(run_metadata(task, agent, camera, goniometer), md)
 
     def at_rest() -> Plan:
@@ -219,6 +222,7 @@ class _Loop:
         task: Task,
         tolerance: dict[str, float],
         before: Before | None = None,
+        obstacles: tuple[Collisions, ...] = (),
     ) -> None:
         self.before = before
         self.camera, self.goniometer, self.agent, self.observer, self.task = (
@@ -229,7 +233,7 @@ class _Loop:
             task,
         )
         self.tolerance = tolerance
-        self.interlock = Interlock(goniometer.chain, task.max_exposure_s)
+        self.interlock = Interlock.of(camera.instrument, task.max_exposure_s, obstacles)
         self.log = DecisionLog(name="align")
         self.steps: list[Step] = []
         self.n_exposures = 0
@@ -255,9 +259,11 @@ class _Loop:
         end: _End | None = None
         for _ in range(self.task.max_steps - len(self.steps)):
             yield from bps.checkpoint()
+            # Since a decision that was left undone, the axes may have gone a part of their way.
+            seen = None if pending is not None else observation.axes
             decision = self.agent.decide(observation) if pending is None else pending
             pending = None
-            end = yield from self._judge(decision, observation)
+            decision, end = yield from self._judge(decision, observation, seen)
             if end is not None:
                 break
             try:
@@ -284,11 +290,11 @@ class _Loop:
             self.agent.restore(self.before.agent_state)  # type: ignore[attr-defined]
         return self.before.observation, self.before.pending
 
-    def _judge(self, decision: Decision, observation: Observation) -> Plan:
-        """Look at a decision, record it, and say whether it is the end."""
+    def _judge(self, decision: Decision, observation: Observation, seen: Mapping[str, float] | None) -> Plan:
+        """Look at a decision, record it; what of it may be carried out, and whether it is the end."""
         end: _End | None = None
         try:
-            self.interlock.check(decision)
+            decision = self.interlock.check(decision, self.goniometer.position, seen)
         except InterlockError as error:
             end = _End("refused", str(error))
         if end is None:
@@ -301,7 +307,7 @@ class _Loop:
         yield from bps.read(self.log)
         yield from bps.read(self.goniometer)
         yield from bps.save()
-        return end
+        return decision, end
 
     def _ending(self, decision: Decision) -> _End | None:
         if isinstance(decision, Declare):
