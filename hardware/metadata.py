@@ -11,23 +11,15 @@ from typing import Any
 import numpy as np
 
 from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Task
+from lauepilot.simulator.target import Lattice
 
 PACKAGES = ("lauepilot", "bluesky", "ophyd", "numpy", "scipy")
 
 
 def run_metadata(task: Task, agent: Agent, camera: Camera, goniometer: Goniometer) -> dict[str, Any]:
     """Crystal, instrument, target, agent, versions and the names of the data keys, as plain JSON values."""
-    crystal: dict[str, Any] = {"name": None}
-    if task.crystal is not None:
-        crystal = {
-            "name": str(getattr(task.crystal, "name", type(task.crystal).__name__)),
-            "B_2pi_per_angstrom": plain(np.asarray(task.crystal.b)),
-        }
     return {
-        "plan_name": "align_crystal",
-        "detectors": [camera.name],
-        "motors": [goniometer.name],
-        "crystal": crystal,
+        **measurement_metadata("align_crystal", camera, goniometer, task.crystal),
         "instrument": plain(task.instrument),
         "target": plain(task.target),
         "agent": {
@@ -39,6 +31,26 @@ def run_metadata(task: Task, agent: Agent, camera: Camera, goniometer: Goniomete
             "dose_s": float(task.max_dose_s),
             "exposure_s": float(task.max_exposure_s),
         },
+    }
+
+
+def measurement_metadata(
+    plan_name: str, camera: Camera, goniometer: Goniometer | None, crystal: Lattice | None
+) -> dict[str, Any]:
+    """What every run says: devices, crystal, instrument, versions and the names of the data keys, as plain JSON values."""
+    known: dict[str, Any] = {"name": None}
+    if crystal is not None:
+        known = {
+            "name": str(getattr(crystal, "name", type(crystal).__name__)),
+            "B_2pi_per_angstrom": plain(np.asarray(crystal.b)),
+        }
+    axes = () if goniometer is None else goniometer.chain.names
+    return {
+        "plan_name": plan_name,
+        "detectors": [camera.name],
+        "motors": [] if goniometer is None else [goniometer.name],
+        "crystal": known,
+        "instrument": plain(camera.instrument),
         "frame": "laboratory: +z along the beam, +y up, right-handed; active rotations; B with 2 pi",
         "versions": versions(),
         "keys": {
@@ -49,7 +61,7 @@ def run_metadata(task: Task, agent: Agent, camera: Camera, goniometer: Goniomete
             "offset": camera.offset_adu.name,
             "clock_s": camera.clock_s.name,
             "dose_s": camera.dose_s.name,
-            "axes": {axis: getattr(goniometer, axis).name for axis in goniometer.chain.names},
+            "axes": {axis: getattr(goniometer, axis).name for axis in axes},
         },
     }
 
