@@ -1,0 +1,215 @@
+"""Which reflection can a peak be, which orientations do peaks allow, and which reflection tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lauepilot.perception.reflections.zeros import Centred
+from lauepilot.simulator.conventions import FloatArray
+from lauepilot.simulator.crystal import Crystal
+from lauepilot.simulator.fourcircle import FourCircle, integrated_rates
+from lauepilot.simulator.orientation import misorientation
+
+#: How far a measured scattering angle may be from the cell's, degrees: zeros of the arm, offsets of the detector.
+TTH_DEG = 0.15
+#: How far directions may be from a hypothesis', degrees, when two peaks with unknown zeros made it.
+DIRECTION_DEG = 0.4
+#: Standard deviation of the logarithm of measured over calculated intensities: extinction, absorption, centring.
+INTENSITY = 0.5
+#: Share of the strongest reflection's rate below which a peak may be missed.
+FLOOR = 0.01
+_SAME_DEG = 0.6  # hypotheses nearer than this are one
+_MOST = 400
+
+
+class Catalogue:
+    """All reflections that the arm reaches, with directions, scattering angles and expected rates.
+
+    Attributes
+    ----------
+    hkl, direction, tth_deg, rate
+        (n, 3) indices; (n, 3) unit vectors in the crystal's Cartesian frame; degrees (n,); rates (n,), the strongest 1.
+    """
+
+    def __init__(self, crystal: Crystal, instrument: FourCircle, *, weakest: float = 1e-3) -> None:
+        hkl, rate = integrated_rates(crystal, instrument)
+        keep = rate >= weakest
+        q = hkl[keep] @ crystal.b.T
+        length = np.linalg.norm(q, axis=1)
+        self.crystal, self.instrument = crystal, instrument
+        self.hkl, self.rate = hkl[keep], rate[keep]
+        self.direction = q / length[:, None]
+        self.tth_deg = np.asarray(instrument.tth_deg(length))
+
+    def at(self, tth_deg: float, tolerance_deg: float = TTH_DEG, weakest: float = 0.0) -> FloatArray:
+        """Numbers (m,) of the reflections near a scattering angle."""
+        return np.flatnonzero((np.abs(self.tth_deg - tth_deg) < tolerance_deg) & (self.rate >= weakest))
+
+    def unlike(self, numbers: FloatArray) -> FloatArray:
+        """Of reflections (m,), one of each set that symmetry makes alike."""
+        left, chosen = list(numbers), []
+        while left:
+            first = left[0]
+            chosen.append(first)
+            images = self.crystal.symmetry @ self.direction[first]
+            alike = (self.direction[left] @ images.T).max(axis=1) > 1.0 - 1e-9
+            same = np.abs(self.tth_deg[left] - self.tth_deg[first]) < 1e-6
+            left = [n for n, a in zip(left, alike & same, strict=True) if not a]
+        return np.array(chosen, dtype=int)
+
+    def seen(self, directions: FloatArray, tth_deg: float) -> tuple[FloatArray, FloatArray]:
+        """For directions (m, 3) of the crystal: the strongest reflection near each and its rate (m,); -1 and 0 for none."""
+        numbers = self.at(tth_deg)
+        best, rate = np.full(len(directions), -1), np.zeros(len(directions))
+        if len(numbers) == 0:
+            return best, rate
+        near = directions @ self.direction[numbers].T > np.cos(np.deg2rad(DIRECTION_DEG))
+        rates = np.where(near, self.rate[numbers], 0.0)
+        top = rates.argmax(axis=1)
+        rate = rates[np.arange(len(directions)), top]
+        return np.where(rate > 0.0, numbers[top], -1), rate
+
+
+@dataclass
+class Hypothesis:
+    """An orientation that may be the crystal's.
+
+    Attributes
+    ----------
+    u
+        (3, 3) on the sample holder.
+    log_weight
+        Logarithm of how well it explains intensities, the best possible is 0.
+    log_scale
+        Logarithm of measured rate over the catalogue's.
+    confirmed
+        Reflections that were found where it said, after it was made.
+    """
+
+    u: FloatArray
+    log_weight: float
+    log_scale: float
+    confirmed: int = 0
+
+
+def hypotheses(peaks: Sequence[Centred], catalogue: Catalogue) -> list[Hypothesis]:
+    """Orientations (best first) under which every peak is a reflection of the cell; no two that symmetry makes alike."""
+    instrument = catalogue.instrument
+    v = np.array([peak.direction(instrument) for peak in peaks])
+    one, two = _best_pair(v)
+    cosine = float(v[one] @ v[two])
+    first = catalogue.unlike(catalogue.at(peaks[one].tth_deg, weakest=0.5 * FLOOR))
+    second = catalogue.at(peaks[two].tth_deg, weakest=0.5 * FLOOR)
+    cosines = np.clip(catalogue.direction[first] @ catalogue.direction[second].T, -1.0, 1.0)
+    allowed = np.abs(np.arccos(cosines) - np.arccos(np.clip(cosine, -1.0, 1.0))) < np.deg2rad(DIRECTION_DEG)
+    holder = _triad(v[one], v[two])
+    pairs = [
+        (catalogue.direction[first[i]], catalogue.direction[second[j]])
+        for i, j in zip(*np.nonzero(allowed), strict=True)
+    ]
+    if not pairs:
+        return []
+    found = np.array([holder @ _triad(a, b).T for a, b in pairs])
+    # Relatives by the lattice's symmetry: only intensities tell them apart.
+    turned = np.einsum("nij,mjk->nmik", found, _relatives(catalogue.crystal)).reshape(-1, 3, 3)
+    return _distinct(_explained(turned, peaks, v, catalogue), catalogue.crystal.symmetry)
+
+
+def _relatives(crystal: Crystal) -> FloatArray:
+    """Of the lattice's rotations (n, 3, 3), one of each set that the crystal's symmetry makes alike."""
+    kept = [np.eye(3)]
+    for s in crystal.holohedry:
+        if misorientation(np.array(kept), s[None], crystal.symmetry).min() > 0.05:
+            kept.append(s)
+    return np.array(kept)
+
+
+def _explained(
+    u: FloatArray, peaks: Sequence[Centred], v: FloatArray, catalogue: Catalogue
+) -> list[Hypothesis]:
+    """Those of the orientations (n, 3, 3) under which every peak is a reflection, best first."""
+    logs = np.empty((len(u), len(peaks)))
+    for i, peak in enumerate(peaks):
+        rate = catalogue.seen(np.einsum("nji,j->ni", u, v[i]), peak.tth_deg)[1]
+        with np.errstate(divide="ignore"):
+            logs[:, i] = np.log(max(peak.rate, 1e-9)) - np.log(rate)
+    scale = logs.mean(axis=1)
+    good = np.flatnonzero(np.all(np.isfinite(logs), axis=1))
+    weight = -0.5 * ((logs[good] - scale[good, None]) ** 2).sum(axis=1) / INTENSITY**2
+    order = np.argsort(-weight, kind="stable")
+    return [Hypothesis(u[good[i]], float(weight[i]), float(scale[good[i]])) for i in order]
+
+
+def _distinct(made: list[Hypothesis], symmetry: FloatArray) -> list[Hypothesis]:
+    kept: list[Hypothesis] = []
+    for one in made[:_MOST]:
+        if one.log_weight < made[0].log_weight - 15.0:
+            break
+        if kept:
+            others = np.array([h.u for h in kept])
+            if np.rad2deg(misorientation(others, one.u[None], symmetry).min()) < _SAME_DEG:
+                continue
+        kept.append(one)
+    return kept
+
+
+def expected_rates(
+    hypotheses: Sequence[Hypothesis], direction: FloatArray, tth_deg: float, catalogue: Catalogue
+) -> FloatArray:
+    """Catalogue's rate (m,) that each hypothesis expects at a direction (3,) of the holder and a scattering angle."""
+    return catalogue.seen(np.array([h.u.T @ direction for h in hypotheses]), tth_deg)[1]
+
+
+def surprise(measured: float, expected: float) -> float:
+    """Log-likelihood of a rate when another is expected (both of the catalogue's scale), at most 0, at least -12."""
+    off = np.log(max(measured, 0.0) + FLOOR) - np.log(max(expected, 0.0) + FLOOR)
+    return float(max(-0.5 * off**2 / INTENSITY**2, -12.0))
+
+
+def telling_probe(
+    rivals: Sequence[Hypothesis], catalogue: Catalogue, done: Sequence[tuple[FloatArray, float]]
+) -> tuple[FloatArray, float, float] | None:
+    """Where to look next: direction (3,) of the holder, scattering angle, and how much it tells (0 if nothing between rivals).
+
+    A strong reflection of the best, away from all places ``done`` (direction, scattering angle), on whose rate the rivals,
+    weighted, differ most. None if nothing is left to look at.
+    """
+    best, instrument = rivals[0], catalogue.instrument
+    weights = np.exp([max(h.log_weight - best.log_weight, -30.0) for h in rivals])
+    strong = np.argsort(-catalogue.rate)[:400]
+    strong = strong[(catalogue.rate[strong] > 0.05) & (catalogue.tth_deg[strong] > 8.0)]
+    choice, most = None, -1.0
+    for n in strong:
+        direction, tth = best.u @ catalogue.direction[n], float(catalogue.tth_deg[n])
+        if not instrument.allows(instrument.bisecting(direction, tth)):
+            continue
+        if any(abs(tth - t) < 1.0 and direction @ d > np.cos(np.deg2rad(2.0)) for d, t in done):
+            continue
+        # Along a line that was already looked at, or in the plane of two, there is less to learn.
+        fresh = min((1.0 - float(direction @ d) ** 2 for d, _ in done), default=1.0)
+        tells = 0.0
+        if len(rivals) > 1:
+            rates = expected_rates(rivals, direction, tth, catalogue)
+            tells = float(
+                weights[1:] @ np.minimum(np.abs(np.log((rates[1:] + FLOOR) / (rates[0] + FLOOR))), 3.0)
+            )
+            tells /= float(weights[1:].sum())
+        value = tells + 0.3 * fresh + 0.1 * float(catalogue.rate[n])
+        if value > most:
+            most, choice = value, (direction, tth, tells)
+    return choice
+
+
+def _best_pair(v: FloatArray) -> tuple[int, int]:
+    sines = np.linalg.norm(np.cross(v[:, None], v[None, :]), axis=2)
+    one, two = np.unravel_index(int(np.argmax(sines)), sines.shape)
+    return int(one), int(two)
+
+
+def _triad(one: FloatArray, two: FloatArray) -> FloatArray:
+    normal = np.cross(one, two)
+    columns = np.array([one, np.cross(normal, one), normal])
+    return np.asarray((columns / np.linalg.norm(columns, axis=1, keepdims=True)).T)

@@ -1,0 +1,371 @@
+"""From an unknown orientation to UB on a four-circle: what to measure next, and what it means.
+
+`UbSearch.think` is a generator: it yields a `Path`, is sent the `Sweep` measured on it, and returns a `UbAnswer`. It moves nothing:
+a Bluesky plan, the twin or a test does. First a peak is searched and centred, then a second on the cones on which the cell allows it
+(an area detector often has several at once); the orientations that the peaks allow are tried where they differ, until one is left;
+a handful of reflections refines it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lauepilot.perception.reflections.hypotheses import (
+    Catalogue,
+    Hypothesis,
+    expected_rates,
+    hypotheses,
+    surprise,
+    telling_probe,
+)
+from lauepilot.perception.reflections.looking import SEARCH_S, Look, Path, PointLook, look_of
+from lauepilot.perception.reflections.measured import ReflectionError
+from lauepilot.perception.reflections.zeros import Centred, RefinedUb, indexed, refine_ub, without_outliers
+from lauepilot.simulator.conventions import FloatArray
+from lauepilot.simulator.crystal import Crystal
+from lauepilot.simulator.fourcircle import FourCircle
+from lauepilot.simulator.fourcircle_twin import Sweep
+
+#: Log-likelihood by which the last rival must be behind, and reflections that must have been found where they were said to be.
+CERTAIN, CONFIRMED = 6.0, 2
+#: Probes, first peaks and peaks for one set of hypotheses before giving up.
+_PROBES, _FIRST, _PEAKS = 24, 4, 6
+#: Log-likelihood that even the best hypothesis must keep per probe.
+_WORST = -4.0
+#: A cone is walked in steps of this many degrees.
+_CONE_STEP = 0.2
+
+
+@dataclass(frozen=True)
+class UbStep:
+    """One thing that was done or found: ``what`` in words, at (4,) degrees, with the rate if a peak was centred."""
+
+    what: str
+    angles_deg: tuple[float, ...]
+    kind: Literal["searched", "hit", "centred", "nothing", "indexed"]
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class UbAnswer:
+    """How it ended.
+
+    Attributes
+    ----------
+    outcome, reason
+        ``found`` or ``gave_up``, and why, in words.
+    ub
+        UB with zeros; None if it was not found.
+    peaks
+        The centred peaks, indexed if UB was found.
+    steps
+        What was done, in order.
+    rivals
+        Other orientations that intensities could not rule out.
+    """
+
+    outcome: Literal["found", "gave_up"]
+    reason: str
+    ub: RefinedUb | None
+    peaks: tuple[Centred, ...]
+    steps: tuple[UbStep, ...]
+    rivals: int = 0
+
+
+class UbSearch:
+    """Thinks about one crystal on one instrument.
+
+    Parameters
+    ----------
+    crystal
+        What is mounted: cell, symmetry and structure factors.
+    instrument
+        As believed.
+    detector
+        ``point`` or ``area``.
+    reflections
+        How many to centre for the last refinement.
+    """
+
+    def __init__(
+        self,
+        crystal: Crystal,
+        instrument: FourCircle,
+        detector: Literal["point", "area"] = "point",
+        *,
+        reflections: int = 10,
+    ) -> None:
+        if reflections < 3:
+            raise ValueError(f"A refinement needs three reflections or more; {reflections} came.")
+        self.crystal, self.instrument, self.kind = crystal, instrument, detector
+        self.catalogue = Catalogue(crystal, instrument)
+        self.look = look_of(detector, self.catalogue)
+        self.wanted = reflections
+        self.steps: list[UbStep] = []
+        self._places: list[tuple[FloatArray, float]] = []
+
+    def think(self) -> Generator[Path, Sweep, UbAnswer]:
+        """The whole search; see the module."""
+        peaks: list[Centred] = []
+        firsts = 0
+        reason = "nothing rose above the background"
+        for tth in self.look.best_tth():
+            for path in self.look.segments(tth):
+                sweep = yield from self._ask(path)
+                fresh = yield from self._centre_hits(self.look.hits(path, sweep), peaks)
+                if not fresh:
+                    continue
+                firsts += 1
+                peaks += fresh
+                if isinstance(self.look, PointLook):
+                    answer, reason = yield from self._from_one(fresh[0], peaks, reason)
+                else:
+                    answer, reason = yield from self._from_many(peaks, reason)
+                if answer is not None:
+                    return answer
+                if firsts >= _FIRST:
+                    return self._give_up(f"{firsts} peaks were centred, but {reason}", peaks)
+        return self._give_up(
+            f"The search is over, and {reason}. Check beam, shutter, zero of 2theta, and that the crystal "
+            "is in the beam; then count longer.",
+            peaks,
+        )
+
+    # ------------------------------------------------------------------------------------------- finding peaks
+
+    def _ask(self, path: Path) -> Look[Sweep]:
+        sweep = yield path
+        middle = path.points_deg[len(path.points_deg) // 2]
+        self.steps.append(UbStep(path.why, tuple(float(x) for x in middle), "searched"))
+        return sweep
+
+    def _centre(
+        self, angles: FloatArray, half: float, why: str, *, rough: bool = False
+    ) -> Look[Centred | None]:
+        found = yield from self.look.centre(angles, half, why, rough=rough)
+        at = angles if found is None else found.angles_deg
+        kind: Literal["centred", "nothing"] = "nothing" if found is None else "centred"
+        self.steps.append(
+            UbStep(why, tuple(float(x) for x in at), kind, 0.0 if found is None else found.rate)
+        )
+        return found
+
+    def _centre_hits(self, hits: list[FloatArray], known: list[Centred]) -> Look[list[Centred]]:
+        """Centre the brightest hits: one with the counter, some that are far from parallel with the area detector."""
+        most, half = (1, 0.6) if isinstance(self.look, PointLook) else (3, 1.4)
+        found: list[Centred] = []
+        tried = 0
+        for angles in hits:
+            v = self.instrument.on_holder(angles)
+            others = [peak.direction(self.instrument) for peak in [*known, *found]]
+            if any(abs(float(v @ o)) > np.cos(np.deg2rad(8.0)) for o in others):
+                continue
+            self.steps.append(UbStep("a hit", tuple(float(x) for x in angles), "hit"))
+            peak = yield from self._centre(angles, half, "centre a hit")
+            tried += 1
+            if peak is not None:
+                found.append(peak)
+            if len(found) >= most or tried >= most + 3:
+                break
+        return found
+
+    # ------------------------------------------------------------------------------------------- from peaks to one
+
+    def _from_many(self, peaks: list[Centred], reason: str) -> Look[tuple[UbAnswer | None, str]]:
+        if len(peaks) < 2:
+            return None, "only one reflection was found"
+        return (yield from self._try(peaks))
+
+    def _from_one(
+        self, first: Centred, peaks: list[Centred], reason: str
+    ) -> Look[tuple[UbAnswer | None, str]]:
+        """Walk the cones about a first peak for a second one."""
+        candidates = self.catalogue.unlike(self.catalogue.at(first.tth_deg, weakest=0.02))
+        candidates = candidates[np.argsort(-self.catalogue.rate[candidates], kind="stable")]
+        if len(candidates) == 0:
+            return None, f"no reflection of {self.crystal.name} has 2theta {first.tth_deg:.2f} deg"
+        tries = 0
+        for number in candidates:
+            for tth, cone in self._cones(int(number))[:2]:
+                for path in self._walk(first.direction(self.instrument), cone, tth):
+                    sweep = yield from self._ask(path)
+                    for hit in self.look.hits(path, sweep)[:2]:
+                        second = yield from self._centre(hit, 0.6, "centre a hit on the cone")
+                        if (
+                            second is None
+                            or abs(second.direction(self.instrument) @ first.direction(self.instrument))
+                            > 0.98
+                        ):
+                            continue
+                        answer, reason = yield from self._try([first, second])
+                        if answer is not None:
+                            return answer, reason
+                        tries += 1
+                        if tries >= _PEAKS:
+                            return None, reason
+        return None, reason if tries else "no second reflection was found on the cones about the first"
+
+    def _cones(self, number: int) -> list[tuple[float, float]]:
+        """Scattering angles and opening angles (degrees) of cones about a reflection, the shortest way to a hit first."""
+        c = self.catalogue
+        choices = []
+        strong = np.flatnonzero((c.rate >= 0.1) & (c.tth_deg > 8.0))
+        angle = np.rad2deg(np.arccos(np.clip(c.direction @ c.direction[number], -1.0, 1.0)))
+        for n in strong:
+            if not 20.0 < angle[n] < 160.0:
+                continue
+            beside = (
+                (np.abs(c.tth_deg - c.tth_deg[n]) < 0.25)
+                & (np.abs(angle - angle[n]) < 0.3)
+                & (c.rate >= 0.05)
+            )
+            length = 360.0 * np.sin(np.deg2rad(angle[n])) / int(np.count_nonzero(beside))
+            choices.append((length, float(c.tth_deg[n]), float(angle[n])))
+        choices.sort()
+        chosen: list[tuple[float, float]] = []
+        for _, tth, cone in choices:
+            if all(abs(tth - t) > 0.3 or abs(cone - a) > 1.0 for t, a in chosen):
+                chosen.append((tth, cone))
+        return chosen
+
+    def _walk(self, axis: FloatArray, cone_deg: float, tth_deg: float) -> Iterator[Path]:
+        """Paths on which chi and phi together lead a cone about a direction of the holder through the diffracting position."""
+        first = np.cross(axis, np.eye(3)[int(np.argmin(np.abs(axis)))])
+        first /= np.linalg.norm(first)
+        second = np.cross(axis, first)
+        cone = np.deg2rad(cone_deg)
+        n = int(np.ceil(360.0 * np.sin(cone) / _CONE_STEP))
+        psi = np.linspace(0.0, 2.0 * np.pi, n + 1)[:, None]
+        v = np.cos(cone) * axis + np.sin(cone) * (np.cos(psi) * first + np.sin(psi) * second)
+        points = np.array([self.instrument.bisecting(one, tth_deg) for one in v])
+        breaks = set((np.flatnonzero(np.abs(np.diff(points[:, 2])) > 180.0) + 1).tolist())
+        start = 0
+        for stop in range(1, n + 2):
+            if stop == n + 1 or stop in breaks or stop - start > n // 6:
+                if stop - start >= 2:
+                    why = f"cone of {cone_deg:.1f} deg about the first peak, 2theta {tth_deg:.2f}"
+                    yield Path(points[start:stop], SEARCH_S, "open", why)
+                start = stop if stop in breaks else stop - 1
+
+    # ------------------------------------------------------------------------------------------- one of many
+
+    def _try(self, peaks: list[Centred]) -> Look[tuple[UbAnswer | None, str]]:
+        """Hypotheses from peaks, tested until one is left, then refined; None and a reason if none holds."""
+        rivals = hypotheses(peaks, self.catalogue)
+        while not rivals and len(peaks) > 2:  # one of them may be another crystallite's
+            peaks = peaks[1:]
+            rivals = hypotheses(peaks, self.catalogue)
+        if not rivals:
+            return None, f"the peaks do not fit the cell of {self.crystal.name}: check crystal and energy"
+        instrument = self.instrument
+        done = [(peak.direction(instrument), peak.tth_deg) for peak in peaks]
+        found = list(peaks)
+        worst = 0.0
+        for probes in range(_PROBES):
+            rivals = [h for h in rivals if h.log_weight > rivals[0].log_weight - CERTAIN]
+            probe = telling_probe(rivals, self.catalogue, done)
+            sure = rivals[0].confirmed >= CONFIRMED
+            if probe is None or (sure and (len(rivals) == 1 or probe[2] < 0.4)):
+                break
+            direction, tth, _ = probe
+            peak = yield from self._centre(instrument.bisecting(direction, tth), 0.8, "probe", rough=True)
+            done.append((direction, tth))
+            expected = expected_rates(rivals, direction, tth, self.catalogue)
+            rate = 0.0 if peak is None else peak.rate
+            for h, e in zip(rivals, expected, strict=True):
+                told = surprise(rate / np.exp(h.log_scale), float(e))
+                h.log_weight += told
+                h.confirmed += int(peak is not None and e > 0.0 and told > _WORST)
+            rivals.sort(key=lambda h: -h.log_weight)
+            worst = min(worst, rivals[0].log_weight)
+            if rivals[0].log_weight < _WORST * (len(peaks) + 1) and rivals[0].confirmed <= (probes + 1) // 2:
+                return None, "no orientation that the first peaks allow explains the others"
+        if rivals[0].confirmed < CONFIRMED:
+            return None, "no orientation could be confirmed by further reflections"
+        answer = yield from self._refine(rivals[0], found, len(rivals) - 1)
+        return (
+            answer,
+            "" if answer is not None else "the reflections of the last refinement do not fit one crystal",
+        )
+
+    def _refine(self, best: Hypothesis, peaks: list[Centred], rivals: int) -> Look[UbAnswer | None]:
+        """Centre a handful of reflections, well spread, and refine."""
+        kept: list[Centred] = []
+        for peak in peaks:
+            number = int(
+                self.catalogue.seen((best.u.T @ peak.direction(self.instrument))[None], peak.tth_deg)[0][0]
+            )
+            if number >= 0:
+                kept.append(indexed(peak, self.catalogue.hkl[number]))
+        u = best.u
+        refined: RefinedUb | None = None
+        try:
+            if len(kept) >= 2:
+                refined = refine_ub(kept, self.crystal, self.instrument)
+            for number in self._spread(u, kept):
+                hkl = self.catalogue.hkl[number]
+                angles = (
+                    self.instrument.bisecting(
+                        u @ self.catalogue.direction[number], float(self.catalogue.tth_deg[number])
+                    )
+                    if refined is None
+                    else refined.motor_angles(hkl, self.instrument)
+                )
+                if not self.instrument.allows(angles):
+                    continue
+                name = " ".join(f"{x:.0f}" for x in hkl)
+                peak = yield from self._centre(angles, 0.6, f"centre {name}")
+                if peak is None or abs(peak.tth_deg - self.catalogue.tth_deg[number]) > 0.15:
+                    continue
+                kept.append(indexed(peak, hkl))
+                if len(kept) >= 3:
+                    refined, _ = without_outliers(kept, self.crystal, self.instrument, 0.3)
+                if len(kept) >= self.wanted:
+                    break
+            if len(kept) < 4:
+                return None
+            refined, good = without_outliers(kept, self.crystal, self.instrument)
+        except ReflectionError:
+            return None
+        for peak in good:
+            told = " ".join(str(i) for i in peak.hkl or ())
+            self.steps.append(UbStep(told, tuple(float(x) for x in peak.angles_deg), "indexed", peak.rate))
+        residual = float(np.sqrt(np.mean(refined.result.residual_deg**2)))
+        reason = f"{len(good)} reflections agree within {residual:.4f} deg (root mean square)"
+        if rivals:
+            reason += f"; {rivals} related orientation(s) differ too little in intensity to be ruled out"
+        return UbAnswer("found", reason, refined, good, tuple(self.steps), rivals)
+
+    def _spread(self, u: FloatArray, kept: list[Centred]) -> list[int]:
+        """Strong reflections with no neighbour, each far from those before, reachable; many more than are needed."""
+        c = self.catalogue
+        pool = [
+            int(n)
+            for n in np.argsort(-c.rate)[:300]
+            if c.rate[n] > 0.03
+            and c.tth_deg[n] > 8.0
+            and self.instrument.allows(self.instrument.bisecting(u @ c.direction[n], float(c.tth_deg[n])))
+        ]
+        chosen: list[int] = []
+        taken = [peak.direction(self.instrument) @ u for peak in kept]
+        while pool and len(chosen) < 3 * self.wanted:
+            value = [
+                min((1.0 - float(c.direction[n] @ t) for t in taken), default=1.0) + 0.02 * c.tth_deg[n]
+                for n in pool
+            ]
+            best = pool.pop(int(np.argmax(value)))
+            near = (np.abs(c.tth_deg - c.tth_deg[best]) < 0.8) & (
+                c.direction @ c.direction[best] > np.cos(np.deg2rad(3.0))
+            )
+            if np.count_nonzero(near & (c.rate > 0.05 * c.rate[best])) > 1:
+                continue
+            chosen.append(best)
+            taken.append(c.direction[best])
+        return chosen
+
+    def _give_up(self, reason: str, peaks: list[Centred]) -> UbAnswer:
+        return UbAnswer("gave_up", reason, None, tuple(peaks), tuple(self.steps))

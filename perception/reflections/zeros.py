@@ -1,0 +1,181 @@
+"""Centred peaks of a four-circle, and UB from them with the zeros of its circles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import ArrayLike
+
+from lauepilot.perception.reflections.measured import Reflection, ReflectionError
+from lauepilot.perception.reflections.ub import UbResult, ub_from_reflections
+from lauepilot.simulator.conventions import FloatArray, rotation_matrix
+from lauepilot.simulator.crystal import Crystal
+from lauepilot.simulator.fourcircle import AXES, FourCircle
+
+#: What zeros may be expected to be, degrees: omega, chi, and the detector's place across the scattering plane.
+PRIOR_DEG = (0.1, 0.1, 0.02)
+#: Smallest standard deviation of a centred angle: steps of the motors, spheres of confusion.
+FLOOR_DEG = 0.004
+#: Reflections from which zeros are fitted.
+ENOUGH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Centred:
+    """A peak that was centred.
+
+    Attributes
+    ----------
+    angles_deg
+        (4,) read-back there: omega, chi, phi, tth.
+    azimuth_deg
+        How far the diffracted beam is from the vertical plane, about the incident beam; 0 behind a centred aperture.
+    tth_deg
+        Its scattering angle as measured.
+    sigma_deg
+        Standard deviation of the angles.
+    rate
+        Counts a second times degrees, integrated over omega.
+    hkl
+        Its indices once they are known.
+    """
+
+    angles_deg: FloatArray
+    azimuth_deg: float
+    tth_deg: float
+    sigma_deg: float
+    rate: float
+    hkl: tuple[int, int, int] | None = None
+
+    def q_lab(self, tth_deg: float | None = None) -> FloatArray:
+        """Unit vector (3,) along Q in the laboratory, for the measured or a better-known scattering angle."""
+        theta = 0.5 * np.deg2rad(self.tth_deg if tth_deg is None else tth_deg)
+        psi = np.deg2rad(self.azimuth_deg)
+        return np.array([np.cos(theta) * np.sin(psi), np.cos(theta) * np.cos(psi), -np.sin(theta)])
+
+    def direction(self, instrument: FourCircle) -> FloatArray:
+        """Unit vector (3,) along Q on the sample holder, zeros left out."""
+        return np.asarray(instrument.matrix(self.angles_deg).T @ self.q_lab())
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """True angle less reading of omega and chi (that of phi belongs to U), and the detector's shift across, degrees."""
+
+    omega_deg: float = 0.0
+    chi_deg: float = 0.0
+    across_deg: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedUb:
+    """UB with the circles' zeros.
+
+    Attributes
+    ----------
+    result
+        As `ub_from_reflections` gives it, from angles with the zeros taken off.
+    zeros
+        The zeros.
+    reflections
+        What was used.
+    """
+
+    result: UbResult
+    zeros: Zeros
+    reflections: tuple[Reflection, ...]
+
+    def motor_angles(self, hkl: ArrayLike, instrument: FourCircle) -> FloatArray:
+        """Readings (4,) in degrees at which a reflection is expected in the bisecting position; NaN beyond the arm's reach."""
+        q = self.result.orientation.ub @ np.asarray(hkl, dtype=float)
+        length = float(np.linalg.norm(q))
+        angles = instrument.bisecting(q / length, float(instrument.tth_deg(length)))
+        return np.asarray(angles - np.array([self.zeros.omega_deg, self.zeros.chi_deg, 0.0, 0.0]))
+
+
+def refine_ub(peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircle) -> RefinedUb:
+    """U by least squares from indexed peaks, and the zeros if there are enough of them.
+
+    Scattering angles are those of the cell, so that the arm's zero does not mix with omega's; the lengths of the reflections
+    keep what was measured.
+
+    Raises
+    ------
+    ReflectionError
+        If a peak has no indices, there are too few, or they do not fit one crystal.
+    """
+    if any(peak.hkl is None for peak in peaks):
+        raise ReflectionError("A peak has no indices; assign them first.")
+    zeros = Zeros()
+    first = _reflections(peaks, crystal, instrument, zeros)
+    result = ub_from_reflections(first, crystal, instrument.goniometer)
+    if len(peaks) >= ENOUGH:
+        zeros = _fit_zeros(peaks, crystal, instrument, result.orientation.u)
+        first = _reflections(peaks, crystal, instrument, zeros)
+        result = ub_from_reflections(first, crystal, instrument.goniometer)
+    return RefinedUb(result, zeros, tuple(first))
+
+
+def without_outliers(
+    peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircle, limit_deg: float = 0.08
+) -> tuple[RefinedUb, tuple[Centred, ...]]:
+    """`refine_ub`, leaving out, one by one, peaks more than ``limit_deg`` off, while five are left; what was kept."""
+    kept = list(peaks)
+    refined = refine_ub(kept, crystal, instrument)
+    while len(kept) > ENOUGH + 1 and refined.result.residual_deg.max() > limit_deg:
+        kept.pop(int(np.argmax(refined.result.residual_deg)))
+        refined = refine_ub(kept, crystal, instrument)
+    return refined, tuple(kept)
+
+
+def _corrected(peak: Centred, tth_deg: float, zeros: Zeros) -> tuple[FloatArray, FloatArray]:
+    """Angles (3,) of the sample's axes and direction (3,) of Q in the laboratory, both freed of zeros."""
+    shift = np.deg2rad(zeros.across_deg) / (2.0 * np.sin(np.deg2rad(tth_deg) / 2.0))
+    q = peak.q_lab(tth_deg) - shift * np.array([1.0, 0.0, 0.0])
+    angles = peak.angles_deg[:3] + np.array([zeros.omega_deg, zeros.chi_deg, 0.0])
+    return angles, q / np.linalg.norm(q)
+
+
+def _reflections(
+    peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircle, zeros: Zeros
+) -> list[Reflection]:
+    made = []
+    for peak in peaks:
+        h, k, ell = peak.hkl or (0, 0, 0)
+        tth = float(instrument.tth_deg(crystal.q_length((h, k, ell))))
+        angles, q = _corrected(peak, tth, zeros)
+        axes = {name: float(a) for name, a in zip(AXES[:3], angles, strict=True)}
+        length = float(instrument.q_length(peak.tth_deg))
+        sigma = float(np.hypot(peak.sigma_deg, FLOOR_DEG))
+        made.append(Reflection((h, k, ell), axes, q, length, sigma))
+    return made
+
+
+def _fit_zeros(peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircle, u: FloatArray) -> Zeros:
+    hkl = np.array([peak.hkl for peak in peaks], dtype=float)
+    lattice = hkl @ crystal.b.T
+    lattice /= np.linalg.norm(lattice, axis=1, keepdims=True)
+    tth = instrument.tth_deg(crystal.q_length(hkl))
+    # Axes are not quite where they should be: no peak is trusted beyond a hundredth of a degree.
+    sigma = np.deg2rad([np.hypot(peak.sigma_deg, 0.01) for peak in peaks])
+
+    def misses(x: FloatArray) -> FloatArray:
+        zeros = Zeros(*(np.rad2deg(x[3:])))
+        turned = rotation_matrix(x[:3]) @ u
+        parts = [x[3:] / np.deg2rad(PRIOR_DEG)]
+        for peak, ideal, angle, s in zip(peaks, lattice, tth, sigma, strict=True):
+            angles, q = _corrected(peak, float(angle), zeros)
+            parts.append((instrument.matrix(angles).T @ q - turned @ ideal) / s)
+        return np.concatenate(parts)
+
+    fit = scipy.optimize.least_squares(misses, np.zeros(6), x_scale=1e-3, loss="soft_l1", f_scale=3.0)
+    return Zeros(*(float(v) for v in np.rad2deg(fit.x[3:])))
+
+
+def indexed(peak: Centred, hkl: ArrayLike) -> Centred:
+    """The peak with its indices."""
+    h, k, ell = (int(v) for v in np.rint(np.asarray(hkl, dtype=float)))
+    return replace(peak, hkl=(h, k, ell))
