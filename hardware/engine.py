@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -86,6 +87,10 @@ def run_engine(
             if isinstance(consumer, LocalRecorder):
                 consumer.close()
         loop, thread = engine.loop, engine._th
+        if (
+            "aioca" in sys.modules
+        ):  # channels of ophyd-async would call into the loop when an IOC goes, long closed
+            loop.call_soon_threadsafe(sys.modules["aioca"].purge_channel_caches)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

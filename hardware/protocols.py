@@ -79,7 +79,6 @@ class Camera(Protocol):
     ``gain_adu``, ``offset_adu``, ``clock_s`` and ``dose_s`` (s), whose names are its data keys.
     """
 
-    name: str
     crystal: Lattice | None
     frame: Frame | None
     exposure_s: Any
@@ -90,6 +89,10 @@ class Camera(Protocol):
     offset_adu: Any
     clock_s: Any
     dose_s: Any
+
+    @property
+    def name(self) -> str:
+        """Its name in records."""
 
     @property
     def instrument(self) -> Instrument:
@@ -120,7 +123,9 @@ class Goniometer(Protocol):
     The names of those attributes' devices are the data keys of the axes' read-backs.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name in records."""
 
     @property
     def chain(self) -> AxisChain:

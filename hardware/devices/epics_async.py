@@ -88,8 +88,9 @@ class AsyncAxis(StandardReadable, AsyncMovable[float]):
 
     async def read(self) -> dict[str, Reading[Any]]:
         """Read-back, degrees or mm."""
-        reading = (await self.motor.user_readback.read())[self.motor.user_readback.name]
-        return {self.name: {**reading, "value": self.pv.axis(float(reading["value"]))}}
+        reading = (await self.motor.user_readback.read())[self.motor.user_readback.name].copy()
+        reading["value"] = self.pv.axis(float(reading["value"]))
+        return {self.name: reading}
 
     async def describe(self) -> dict[str, DataKey]:
         """The data key, with unit and limits."""

@@ -68,7 +68,7 @@ class AsyncImagePVs(Device):
 
     def __init__(self, prefix: str, name: str = "") -> None:
         # The type is what the process variable has: 16 unsigned bits travel as signed ones.
-        self.data: Any = epics_signal_r(None, f"{prefix}ArrayData")  # type: ignore[type-var, arg-type]
+        self.data: Any = epics_signal_r(None, f"{prefix}ArrayData")  # type: ignore[arg-type]
         self.cols = epics_signal_r(int, f"{prefix}ArraySize0_RBV")
         self.rows = epics_signal_r(int, f"{prefix}ArraySize1_RBV")
         self.unique_id = epics_signal_r(int, f"{prefix}UniqueId_RBV")
@@ -85,6 +85,7 @@ class AsyncInstrumentPVs(Device):
         self.saturation = epics_signal_r(float, f"{prefix}Saturation_RBV")
         self.gain = epics_signal_r(float, f"{prefix}Gain_RBV")
         self.offset = epics_signal_r(float, f"{prefix}Offset_RBV")
+        self.instrument = epics_signal_r(str, f"{prefix}Instrument_RBV")
         super().__init__(name)
 
 
@@ -156,7 +157,7 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
     async def connect(self, mock: Any = False, timeout: float = 10.0, force_reconnect: bool = False) -> None:
         """Connect, and follow the camera's state and the clock."""
         await super().connect(mock, timeout, force_reconnect)
-        followed = {"_active": self.cam.acquiring, "_unique": self.image_plugin.unique_id}
+        followed: dict[str, Any] = {"_active": self.cam.acquiring, "_unique": self.image_plugin.unique_id}
         if self.told is not None:
             followed |= {"_clock_s": self.told.clock, "_dose_s": self.told.dose}
         for name, signal in followed.items():

@@ -59,6 +59,7 @@ class InstrumentPVs(Device):  # type: ignore[misc]
     saturation = Component(EpicsSignalRO, "Saturation_RBV", kind=Kind.omitted)
     gain = Component(EpicsSignalRO, "Gain_RBV", kind=Kind.omitted)
     offset = Component(EpicsSignalRO, "Offset_RBV", kind=Kind.omitted)
+    instrument = Component(EpicsSignalRO, "Instrument_RBV", string=True, kind=Kind.omitted)
 
 
 class EpicsCamera(CameraValues):
@@ -199,7 +200,7 @@ class EpicsCamera(CameraValues):
                 idle_since = now
                 status.report(min(now - began, seconds), seconds)
             elif self._stop.is_set() and not fresh(self.cam.acquiring):
-                return fresh(self.image_plugin.unique_id) != before
+                return bool(fresh(self.image_plugin.unique_id) != before)
             elif started and now - idle_since > LATE_IMAGE_S:
                 # It was exposing, and is no more, and gave nothing: somebody closed the shutter.
                 raise StoppedError(
