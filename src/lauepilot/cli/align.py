@@ -41,9 +41,9 @@ from lauepilot.perception.spots.find import find_spots
 from lauepilot.perception.task import Task
 from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray
-from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.crystal import Crystal, load_crystal
 from lauepilot.simulator.faults import Faults
-from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.instrument import Instrument, load_instrument
 from lauepilot.simulator.orientation import Orientation
 from lauepilot.simulator.twin import Twin
 
@@ -92,8 +92,18 @@ class Ended:
     wall_s: float
 
 
-def prepare(crystal: str, instrument: str, target: str, seed: int | None, agent: str, faults: str) -> Setup:
+def prepare(
+    crystal: str,
+    instrument: str,
+    target: str,
+    seed: int | None,
+    agent: str,
+    faults: str,
+    exposure_s: float | None = None,
+) -> Setup:
     """Crystal, instrument, Twin and agent; without a seed, one is drawn from which the target can be reached.
+
+    ``exposure_s`` takes the place of the instrument's usual exposure.
 
     Raises
     ------
@@ -104,6 +114,8 @@ def prepare(crystal: str, instrument: str, target: str, seed: int | None, agent:
         raise UserError(f"--agent is one of {', '.join(AGENTS)}; {agent!r} came.")
     level, wanted = fault_level(faults), parse_target(target)
     body, machine = load_crystal(crystal), load_instrument(instrument)
+    if exposure_s is not None:
+        machine = replace(machine, exposure_s=exposure_s)
     try:
         wanted.laboratory_u(body.b)
     except ValueError as error:
@@ -266,7 +278,9 @@ def write_records(setup: Setup, ended: Ended, folder: Path) -> dict[str, Any]:
             files[f"{name}_pattern"] = f"{name}_pattern.png"
     orientation = None if ended.result is None else ended.result.orientation
     if ended.result is not None and orientation is not None:
-        write_json(folder / "ub.json", _ub(setup, ended.result, orientation))
+        task = setup.task
+        ub = ub_of_result(task.crystal, task.instrument, ended.result, orientation)
+        write_json(folder / "ub.json", ub)
         files["ub"] = "ub.json"
     for name in ("documents.jsonl", "documents.jsonl.part", "run.json"):
         if (folder / name).is_file():
@@ -300,18 +314,21 @@ def _picture(setup: Setup, result: AlignResult | None, frame_file: Path, path: P
         )
 
 
-def _ub(setup: Setup, result: AlignResult, orientation: Orientation) -> dict[str, Any]:
+def ub_of_result(
+    crystal: Crystal, instrument: Instrument, result: AlignResult, orientation: Orientation
+) -> dict[str, Any]:
+    """What ``ub.json`` holds after an alignment: in the laboratory at the axes where it holds, and on the holder."""
     then = _axes_of(result)
-    z = setup.task.instrument.goniometer.matrix(then)
+    z = instrument.goniometer.matrix(then)
     return ub_record(
-        setup.task.crystal,
+        crystal,
         orientation,
         {
             "declared": result.outcome == "declared",
-            "instrument": setup.task.instrument.name,
+            "instrument": instrument.name,
             "axes": then,
             "axes_at_end": dict(result.axes),
-            "axes_units": {axis.name: axis.unit for axis in setup.task.instrument.goniometer.axes},
+            "axes_units": {axis.name: axis.unit for axis in instrument.goniometer.axes},
             "axes_about": "U and UB above are those of the laboratory at axes (Z U): where the run ended if it was "
             "declared, else where the last indexed frame was taken; on the holder, all axes at zero:",
             "U_holder": z.T @ orientation.u,

@@ -1,0 +1,261 @@
+"""``lauepilot page``: the operator's page, on a simulated instrument in this process or on process variables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.cli.align import Setup, prepare, ub_of_result, warm_up
+from lauepilot.cli.index import Indexed
+from lauepilot.cli.output import RUNS, Exit, UserError, write_json
+from lauepilot.cli.overview import answer_layer
+from lauepilot.cli.simulate import fault_level
+from lauepilot.cli.tables import console
+from lauepilot.cli.targets import parse_target
+from lauepilot.hardware.devices.twin import connect
+from lauepilot.hardware.page.guard import check_door, is_loopback, new_token
+from lauepilot.hardware.page.job import Choice, Job, Predicted
+from lauepilot.hardware.page.session import Session
+from lauepilot.hardware.plans.align import AlignResult
+from lauepilot.perception.indexing.indexer import IndexResult
+from lauepilot.perception.indexing.labels import relabelled
+from lauepilot.perception.observation import Observation
+from lauepilot.perception.observer import USUAL_PRIOR, Observer
+from lauepilot.perception.task import Task
+from lauepilot.simulator.crystal import Crystal, load_crystal, zoo_names
+from lauepilot.simulator.frame import Frame
+from lauepilot.simulator.instrument import Instrument, load_instrument
+
+FAULTS = ("none", "default", "harsh")
+
+#: Have a token drawn.
+NEW = "new"
+
+
+class ShownObserver(Observer):
+    """The usual observer, which also keeps the indexer's whole answer on the last frame: its spots are what is shown."""
+
+    def __init__(self, crystal: Crystal, instrument: Instrument) -> None:
+        super().__init__(crystal, instrument)
+        self.indexer = _Keeping(self.indexer)  # type: ignore[assignment]
+        self._last: tuple[Observation, IndexResult | None] | None = None
+
+    def observe(self, frame: Frame, **circumstances: Any) -> Observation:
+        """As of the usual observer."""
+        keeping: Any = self.indexer
+        keeping.result = None
+        seen = super().observe(frame, **circumstances)
+        self._last = (seen, keeping.result)
+        return seen
+
+    def result_of(self, observation: Observation) -> IndexResult | None:
+        """The indexer's answer behind an observation, if it is that of the last frame."""
+        return self._last[1] if self._last is not None and self._last[0] is observation else None
+
+
+class _Keeping:
+    """An indexer that keeps its last answer."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.result: IndexResult | None = None
+
+    def index(self, *args: Any, **kwargs: Any) -> IndexResult:
+        found: IndexResult = self._inner.index(*args, **kwargs)
+        self.result = found
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class AlignMaker:
+    """What the simulated and the real instrument have in common: crystals that may be chosen, and what is written.
+
+    Attributes
+    ----------
+    title, simulated, crystals, faults, first
+        As `Maker` has them.
+    """
+
+    simulated = False
+    faults: tuple[str, ...] = ()
+
+    def __init__(self, instrument: Instrument, first: Choice) -> None:
+        self.title = instrument.name
+        self.instrument = instrument
+        self.first = first
+        # A browser may choose among these; it never names a file on this machine.
+        self.crystals = tuple(dict.fromkeys((*zoo_names(), first.crystal)))
+
+    def check(self, choice: Choice) -> None:
+        """Refuse what cannot be made into a run, in words."""
+        if choice.crystal not in self.crystals:
+            raise UserError(
+                f"There is no crystal {choice.crystal!r} to choose. Own ones are named when the page is started: --crystal."
+            )
+        if not np.isfinite(choice.exposure_s) or not 0.0 < choice.exposure_s <= 36_000.0:
+            raise UserError(
+                f"The usual exposure must be more than 0 and at most 36,000 s; {choice.exposure_s:g} came."
+            )
+        wanted = parse_target(choice.target)
+        try:
+            wanted.laboratory_u(load_crystal(choice.crystal).b)
+        except ValueError as error:
+            raise UserError(f"Target {choice.target!r}: {error}") from None
+
+    def finish(self, crystal: Crystal, result: AlignResult, folder: Path) -> Mapping[str, str]:
+        """UB beside the record."""
+        if result.orientation is None:
+            return {}
+        ub = ub_of_result(crystal, self.instrument, result, result.orientation)
+        write_json(folder / "ub.json", ub)
+        return {"ub": "ub.json"}
+
+
+class TwinMaker(AlignMaker):
+    """A simulated instrument in this process: each run mounts a crystal at a new random orientation."""
+
+    simulated = True
+    faults = FAULTS
+
+    def __init__(self, instrument: str, first: Choice, seed: int | None) -> None:
+        machine = load_instrument(instrument)
+        super().__init__(machine, first)
+        self._named = instrument
+        self._seed = seed
+        self._warm: set[str] = set()
+
+    def check(self, choice: Choice) -> None:
+        """As `AlignMaker`, and the simulation's own choices."""
+        super().check(choice)
+        fault_level(choice.faults)
+        if not np.isfinite(choice.speed) or choice.speed < 0.0:
+            raise UserError(f"The clock's speed is 0 (at once) or a positive number; {choice.speed:g} came.")
+
+    def make(self, choice: Choice) -> Job:
+        """Mount a crystal on a new Twin."""
+        self.check(choice)
+        setup = prepare(
+            choice.crystal, self._named, choice.target, self._seed, "index-and-move", choice.faults, choice.exposure_s
+        )  # fmt: skip
+        if choice.crystal not in self._warm:
+            warm_up(setup)
+            self._warm.add(choice.crystal)
+        return self._job(setup, choice)
+
+    def _job(self, setup: Setup, choice: Choice) -> Job:
+        task = setup.task
+        camera, goniometer = connect(setup.world.twin, realtime_factor=choice.speed)
+        observer = ShownObserver(task.crystal, task.instrument)
+        md = {"seed": setup.seed, "simulated": True, "faults": setup.faults, "from": "page"}
+        return job_of(self, task, camera, goniometer, observer, md)
+
+
+def job_of(
+    maker: AlignMaker,
+    task: Task,
+    camera: Any,
+    goniometer: Any,
+    observer: ShownObserver,
+    md: Mapping[str, Any],
+) -> Job:
+    """A run of the usual agent on devices."""
+    return Job(
+        camera, goniometer, IndexAndMove(), observer, task.target, task.crystal, task.tolerance_deg,
+        limits={"max_steps": task.max_steps, "max_dose_s": task.max_dose_s, "max_exposure_s": task.max_exposure_s},
+        md=md,
+        predict=lambda frame, seen: predicted(observer, task, frame, seen),
+        finish=lambda result, folder: maker.finish(task.crystal, result, folder),
+    )  # fmt: skip
+
+
+def predicted(observer: ShownObserver, task: Task, frame: Frame, seen: Observation) -> Predicted:
+    """Spots of the indexer's answer on the pose that it refined; of a guess none are shown."""
+    spots, result = seen.spots, observer.result_of(seen)
+    m = 0 if spots is None else len(spots)
+    nothing = Predicted(np.zeros((0, 2)), np.zeros((0, 3), np.int64), np.zeros(m, dtype=bool))
+    if spots is None or result is None or result.orientation is None or result.refinement is None:
+        return nothing
+    # Named as in the target, as everywhere on the page.
+    written = task.target.as_written(result.orientation.u, task.crystal)
+    named = relabelled(result, written, task.crystal.b)
+    indexed = Indexed(
+        task.crystal,
+        task.instrument,
+        spots,
+        named,
+        frame,
+        "",
+        True,
+        observer.indexer.table,
+        prior=USUAL_PRIOR,
+    )
+    layer = answer_layer(indexed)
+    explained = np.zeros(m, dtype=bool)
+    explained[result.refinement.spot] = True
+    return Predicted(layer.pixels, layer.hkl, explained)
+
+
+def run_page(
+    *,
+    crystal: str,
+    instrument: str,
+    target: str,
+    exposure: float | None,
+    faults: str,
+    speed: float,
+    seed: int | None,
+    host: str,
+    port: int,
+    token: str | None,
+    out: Path | None,
+    epics: str | None = None,
+) -> int:
+    """Serve the page until Ctrl-C; the exit code. What runs then is aborted."""
+    drawn = token == NEW
+    key = new_token() if drawn else token
+    check_door(host, key)
+    if not 0 <= port <= 65_535:
+        raise UserError(f"--port is a number from 0 (any free one) to 65535; {port} came.")
+    usual = load_instrument(instrument).exposure_s if exposure is None else exposure
+    first = Choice(
+        crystal, target, usual, "" if epics is not None else faults, 1.0 if epics is not None else speed
+    )
+    maker = TwinMaker(instrument, first, seed)
+    maker.check(first)
+    folder = RUNS if out is None else out
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file. Name a folder for the records with --out.")
+    from lauepilot.page.serve import serve
+
+    for name in ("bluesky", "lauepilot"):  # what goes wrong is told once: on the page
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    session = Session(maker, folder)
+    try:
+        serve(session, host, port, key, lambda address: _tell(console(), address, key, drawn, host))
+    finally:
+        session.close()
+    return Exit.DONE
+
+
+def _tell(screen: Console, address: str, token: str | None, drawn: bool, host: str) -> None:
+    """Where the page is; a drawn token is shown here, once, and nowhere else."""
+    if drawn:
+        screen.print(f"{address}?token={token}", soft_wrap=True, highlight=False, markup=False)
+        screen.print(
+            "The token opens the page once for each browser; who has it can move the motors.", style="dim"
+        )
+    elif token is not None:
+        screen.print(f"{address}?token=...", soft_wrap=True, highlight=False, markup=False)
+    else:
+        screen.print(address, soft_wrap=True, highlight=False, markup=False)
+    if not is_loopback(host):
+        screen.print("Not encrypted: on a network that you do not trust, use ssh -L instead.", style="yellow")
+    screen.print("Ctrl-C ends it and aborts what runs; closing the browser does not.", style="dim")

@@ -1,0 +1,1 @@
+"""The operator's page: what a browser shows of a session, and what it may command."""
