@@ -13,6 +13,8 @@ import numpy as np
 from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Task
 from lauepilot.simulator.target import Lattice
 
+#: Names that Bluesky uses itself on the way to the start document.
+_BLUESKYS = frozenset(("uid", "time", "scan_id", "command", "obj", "args", "kwargs", "run", "began_at"))
 PACKAGES = ("lauepilot", "bluesky", "ophyd", "numpy", "scipy")
 
 
@@ -72,7 +74,7 @@ def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> dict[st
     What the plan writes is the truth of the run and stays; a user's entry of the same name is kept under ``md_user``.
     """
     given = plain(dict(theirs or {}))
-    aside = {key: given.pop(key) for key in list(given) if key in ours}
+    aside = {key: given.pop(key) for key in list(given) if key in ours or key in _BLUESKYS}
     return {**given, **ours, **({"md_user": aside} if aside else {})}
 
 
