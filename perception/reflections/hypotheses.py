@@ -23,6 +23,7 @@ INTENSITY = 0.5
 FLOOR = 0.01
 _SAME_DEG = 0.6  # hypotheses nearer than this are one
 _MOST = 400
+_POOL = 2500  # reflections that are looked through for a probe
 
 
 class Catalogue:
@@ -34,7 +35,7 @@ class Catalogue:
         (n, 3) indices; (n, 3) unit vectors in the crystal's Cartesian frame; degrees (n,); rates (n,), the strongest 1.
     """
 
-    def __init__(self, crystal: Crystal, instrument: FourCircle, *, weakest: float = 1e-3) -> None:
+    def __init__(self, crystal: Crystal, instrument: FourCircle, *, weakest: float = 3e-4) -> None:
         hkl, rate = integrated_rates(crystal, instrument)
         keep = rate >= weakest
         q = hkl[keep] @ crystal.b.T
@@ -163,43 +164,64 @@ def expected_rates(
     return catalogue.seen(np.array([h.u.T @ direction for h in hypotheses]), tth_deg)[1]
 
 
-def surprise(measured: float, expected: float) -> float:
+def surprise(measured: float, expected: float, floor: float = FLOOR) -> float:
     """Log-likelihood of a rate when another is expected (both of the catalogue's scale), at most 0, at least -12."""
-    off = np.log(max(measured, 0.0) + FLOOR) - np.log(max(expected, 0.0) + FLOOR)
+    off = np.log(max(measured, 0.0) + floor) - np.log(max(expected, 0.0) + floor)
     return float(max(-0.5 * off**2 / INTENSITY**2, -12.0))
 
 
-def telling_probe(
-    rivals: Sequence[Hypothesis], catalogue: Catalogue, done: Sequence[tuple[FloatArray, float]]
-) -> tuple[FloatArray, float, float] | None:
-    """Where to look next: direction (3,) of the holder, scattering angle, and how much it tells (0 if nothing between rivals).
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Where to look: direction (3,) of the holder, scattering angle; the rate below which a peak may be missed; what it tells.
 
-    A strong reflection of the best, away from all places ``done`` (direction, scattering angle), on whose rate the rivals,
-    weighted, differ most. None if nothing is left to look at.
+    ``tells`` is the difference of log-rates between the best hypothesis and its rivals, weighted; 0 without rivals.
+    """
+
+    direction: FloatArray
+    tth_deg: float
+    floor: float
+    tells: float
+
+
+def telling_probe(
+    rivals: Sequence[Hypothesis],
+    catalogue: Catalogue,
+    done: Sequence[tuple[FloatArray, float]],
+    weakest: float = 0.05,
+) -> Probe | None:
+    """A reflection of the best hypothesis on whose rate the rivals differ most; None if nothing is left to look at.
+
+    Parameters
+    ----------
+    rivals
+        Hypotheses, best first.
+    catalogue
+        What can be measured.
+    done
+        Places (direction, scattering angle) that were looked at already.
+    weakest
+        Rate (the strongest is 1) that is still worth counting for.
     """
     best, instrument = rivals[0], catalogue.instrument
+    floor = 0.2 * weakest
     weights = np.exp([max(h.log_weight - best.log_weight, -30.0) for h in rivals])
-    strong = np.argsort(-catalogue.rate)[:400]
-    strong = strong[(catalogue.rate[strong] > 0.05) & (catalogue.tth_deg[strong] > 8.0)]
+    usable = np.flatnonzero((catalogue.rate > weakest) & (catalogue.tth_deg > 8.0))
+    usable = usable[np.argsort(-catalogue.rate[usable], kind="stable")][:_POOL]
     choice, most = None, -1.0
-    for n in strong:
+    for n in usable:
         direction, tth = best.u @ catalogue.direction[n], float(catalogue.tth_deg[n])
-        if not instrument.allows(instrument.bisecting(direction, tth)):
-            continue
         if any(abs(tth - t) < 1.0 and direction @ d > np.cos(np.deg2rad(2.0)) for d, t in done):
             continue
-        # Along a line that was already looked at, or in the plane of two, there is less to learn.
-        fresh = min((1.0 - float(direction @ d) ** 2 for d, _ in done), default=1.0)
         tells = 0.0
         if len(rivals) > 1:
             rates = expected_rates(rivals, direction, tth, catalogue)
-            tells = float(
-                weights[1:] @ np.minimum(np.abs(np.log((rates[1:] + FLOOR) / (rates[0] + FLOOR))), 3.0)
-            )
-            tells /= float(weights[1:].sum())
+            off = np.minimum(np.abs(np.log((rates[1:] + floor) / (rates[0] + floor))), 3.0)
+            tells = float(weights[1:] @ off / weights[1:].sum())
+        # Along a line that was already looked at there is less to learn.
+        fresh = min((1.0 - float(direction @ d) ** 2 for d, _ in done), default=1.0)
         value = tells + 0.3 * fresh + 0.1 * float(catalogue.rate[n])
-        if value > most:
-            most, choice = value, (direction, tth, tells)
+        if value > most and instrument.allows(instrument.bisecting(direction, tth)):
+            most, choice = value, Probe(direction, tth, floor, tells)
     return choice
 
 

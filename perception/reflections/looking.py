@@ -121,14 +121,20 @@ class PointLook:
         return [np.average(sweep.angles_deg[g], axis=0, weights=counts[g]) for g in groups]
 
     def centre(
-        self, angles_deg: FloatArray, half_deg: float, why: str, *, rough: bool = False
+        self,
+        angles_deg: FloatArray,
+        half_deg: float,
+        why: str,
+        *,
+        rough: bool = False,
+        seconds: float = CENTRE_S,
     ) -> Look[Centred | None]:
         """Centre a peak near the angles: omega, chi, 2theta, omega; ``rough`` stops after the first omega."""
         instrument, tth = self.instrument, float(angles_deg[3])
         here = np.array(angles_deg, dtype=float)
         step = max(0.6 * instrument.width_deg(tth), 2.0 * half_deg / 40.0)
         path = along(here, "omega", half_deg, step)
-        sweep = yield Path(path, CENTRE_S, "open", f"{why}: omega")
+        sweep = yield Path(path, seconds, "open", f"{why}: omega")
         peak = _omega_peak(sweep)
         if peak is None:
             return None
@@ -221,10 +227,16 @@ class AreaLook:
         return found
 
     def centre(
-        self, angles_deg: FloatArray, half_deg: float, why: str, *, rough: bool = False
+        self,
+        angles_deg: FloatArray,
+        half_deg: float,
+        why: str,
+        *,
+        rough: bool = False,
+        seconds: float = CENTRE_S,
     ) -> Look[Centred | None]:
         """Centre a peak near the angles: one sweep of omega, a second with the spot in the middle unless ``rough``."""
-        here, seconds = np.array(angles_deg, dtype=float), CENTRE_S
+        here = np.array(angles_deg, dtype=float)
         found: Centred | None = None
         for turn in range(1 if rough else 2):
             step = max(0.6 * self.instrument.width_deg(float(here[3])), 2.0 * half_deg / 40.0)

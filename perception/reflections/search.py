@@ -17,12 +17,21 @@ import numpy as np
 from lauepilot.perception.reflections.hypotheses import (
     Catalogue,
     Hypothesis,
+    Probe,
     expected_rates,
     hypotheses,
     surprise,
     telling_probe,
 )
-from lauepilot.perception.reflections.looking import SEARCH_S, Look, Path, PointLook, look_of
+from lauepilot.perception.reflections.looking import (
+    CENTRE_S,
+    LONGEST_S,
+    SEARCH_S,
+    Look,
+    Path,
+    PointLook,
+    look_of,
+)
 from lauepilot.perception.reflections.measured import ReflectionError
 from lauepilot.perception.reflections.zeros import Centred, RefinedUb, indexed, refine_ub, without_outliers
 from lauepilot.simulator.conventions import FloatArray
@@ -36,6 +45,9 @@ CERTAIN, CONFIRMED = 6.0, 2
 _PROBES, _FIRST, _PEAKS = 24, 4, 6
 #: Log-likelihood that even the best hypothesis must keep per probe.
 _WORST = -4.0
+#: Rates (the strongest is 1) of reflections that are asked for an answer, in turn; the least answer worth asking for, as the
+#: logarithm of a ratio of rates; counts wanted at the top of a probe's peak.
+_TIERS, _TELLS, _PROBE_COUNTS = (0.05, 0.005, 0.001), 1.0, 60.0
 #: A cone is walked in steps of this many degrees.
 _CONE_STEP = 0.2
 
@@ -144,9 +156,9 @@ class UbSearch:
         return sweep
 
     def _centre(
-        self, angles: FloatArray, half: float, why: str, *, rough: bool = False
+        self, angles: FloatArray, half: float, why: str, *, rough: bool = False, seconds: float = CENTRE_S
     ) -> Look[Centred | None]:
-        found = yield from self.look.centre(angles, half, why, rough=rough)
+        found = yield from self.look.centre(angles, half, why, rough=rough, seconds=seconds)
         at = angles if found is None else found.angles_deg
         kind: Literal["centred", "nothing"] = "nothing" if found is None else "centred"
         self.steps.append(
@@ -264,24 +276,25 @@ class UbSearch:
         instrument = self.instrument
         done = [(peak.direction(instrument), peak.tth_deg) for peak in peaks]
         found = list(peaks)
-        worst = 0.0
         for probes in range(_PROBES):
             rivals = [h for h in rivals if h.log_weight > rivals[0].log_weight - CERTAIN]
-            probe = telling_probe(rivals, self.catalogue, done)
-            sure = rivals[0].confirmed >= CONFIRMED
-            if probe is None or (sure and (len(rivals) == 1 or probe[2] < 0.4)):
+            probe = self._next_probe(rivals, done)
+            if probe is None or (
+                rivals[0].confirmed >= CONFIRMED and (len(rivals) == 1 or probe.tells < _TELLS)
+            ):
                 break
-            direction, tth, _ = probe
-            peak = yield from self._centre(instrument.bisecting(direction, tth), 0.8, "probe", rough=True)
-            done.append((direction, tth))
-            expected = expected_rates(rivals, direction, tth, self.catalogue)
+            done.append((probe.direction, probe.tth_deg))
+            expected = expected_rates(rivals, probe.direction, probe.tth_deg, self.catalogue)
+            angles = instrument.bisecting(probe.direction, probe.tth_deg)
+            top = np.exp(rivals[0].log_scale) * expected.max() / (2.5 * instrument.width_deg(probe.tth_deg))
+            seconds = float(np.clip(_PROBE_COUNTS / max(top, 1e-6), CENTRE_S, LONGEST_S))
+            peak = yield from self._centre(angles, 0.8, "probe", rough=True, seconds=seconds)
             rate = 0.0 if peak is None else peak.rate
             for h, e in zip(rivals, expected, strict=True):
-                told = surprise(rate / np.exp(h.log_scale), float(e))
+                told = surprise(rate / np.exp(h.log_scale), float(e), probe.floor)
                 h.log_weight += told
                 h.confirmed += int(peak is not None and e > 0.0 and told > _WORST)
             rivals.sort(key=lambda h: -h.log_weight)
-            worst = min(worst, rivals[0].log_weight)
             if rivals[0].log_weight < _WORST * (len(peaks) + 1) and rivals[0].confirmed <= (probes + 1) // 2:
                 return None, "no orientation that the first peaks allow explains the others"
         if rivals[0].confirmed < CONFIRMED:
@@ -291,6 +304,15 @@ class UbSearch:
             answer,
             "" if answer is not None else "the reflections of the last refinement do not fit one crystal",
         )
+
+    def _next_probe(self, rivals: list[Hypothesis], done: list[tuple[FloatArray, float]]) -> Probe | None:
+        """The strongest reflections first; weak ones only where the strong cannot tell the rivals apart."""
+        probe: Probe | None = None
+        for weakest in _TIERS:
+            probe = telling_probe(rivals, self.catalogue, done, weakest) or probe
+            if probe is not None and (len(rivals) == 1 or probe.tells > _TELLS):
+                break
+        return probe
 
     def _refine(self, best: Hypothesis, peaks: list[Centred], rivals: int) -> Look[UbAnswer | None]:
         """Centre a handful of reflections, well spread, and refine."""
