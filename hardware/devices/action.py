@@ -7,6 +7,7 @@ stopped, is the Twin told what happened: that far, and no further.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +15,13 @@ from typing import Any
 
 from ophyd.status import DeviceStatus
 
-from lauepilot.hardware.errors import StoppedError
+from lauepilot.hardware.errors import HardwareError, StoppedError
+
+logger = logging.getLogger("lauepilot.hardware")
 
 TICK_S = 0.02
+#: Wall seconds that whatever is under a device may take longer than it should before it counts as silent.
+PATIENCE_S = 60.0
 
 
 class TimedStatus(DeviceStatus):  # type: ignore[misc]
@@ -58,10 +63,18 @@ class TimedAction:
         How many times faster than the wall the instrument's clock runs; 0 for at once.
     finish
         Called with the seconds (instrument's clock) that the action has lasted; may raise.
+    patience_s
+        Wall seconds that ``finish`` may take. After them the status fails; the device stays busy until it answers, since
+        nobody knows what it does.
     """
 
     def __init__(
-        self, status: TimedStatus, seconds: float, realtime_factor: float, finish: Callable[[float], None]
+        self,
+        status: TimedStatus,
+        seconds: float,
+        realtime_factor: float,
+        finish: Callable[[float], None],
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.status = status
         self._seconds = seconds
@@ -71,7 +84,11 @@ class TimedAction:
         self._stop_success = False
         self._began = time.monotonic()
         self._over = threading.Event()
+        self._patience_s = patience_s
+        self._ending = threading.Lock()  # a status ends once: by the action, or by the watch
         self._thread = threading.Thread(target=self._run, name=f"lauepilot-{status.device.name}", daemon=True)
+        self._watch = threading.Timer(patience_s, self._silent)
+        self._watch.daemon = True
 
     def start(self) -> None:
         """Begin."""
@@ -91,29 +108,47 @@ class TimedAction:
         return min((time.monotonic() - self._began) * self._factor, self._seconds)
 
     def stop(self, *, success: bool = False) -> None:
-        """End it now; returns when the device is at rest. The status fails unless ``success``."""
+        """End it now; returns when the device is at rest, or silent. The status fails unless ``success``."""
         self._stop_success = success
         self._stop.set()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(self._patience_s)
+        if self.running:
+            logger.error("%s was told to stop, and does not answer.", self.status.device.name)
 
     def _run(self) -> None:
         lasted = self._wait()
+        self._watch.start()
         problem: Exception | None = None
         try:
             self._finish(lasted)
         except Exception as error:  # whatever the device raised belongs to whoever waits for it
             problem = error
+        self._watch.cancel()
         self._over.set()
         if problem is None and lasted < self._seconds and not self._stop_success:
             problem = StoppedError(
                 f"{self.status.device.name} was stopped after {lasted:.2f} of {self._seconds:.2f} s."
             )
-        if problem is None:
-            self.status.report(self._seconds, self._seconds)
-            self.status.set_finished()
-        else:
-            self.status.set_exception(problem)
+        self._end(problem)
+
+    def _silent(self) -> None:
+        self._end(
+            HardwareError(
+                f"{self.status.device.name} has not answered for {self._patience_s:g} s. Check its controller and its "
+                "link; until it answers, take it for moving or exposing."
+            )
+        )
+
+    def _end(self, problem: Exception | None) -> None:
+        with self._ending:
+            if self.status.done:
+                return
+            if problem is None:
+                self.status.report(self._seconds, self._seconds)
+                self.status.set_finished()
+            else:
+                self.status.set_exception(problem)
 
     def _wait(self) -> float:
         """Let the wall's time pass; the seconds on the instrument's clock that passed with it."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from ophyd import Device
 
-from lauepilot.hardware.devices.action import TICK_S, TimedAction, TimedStatus
+from lauepilot.hardware.devices.action import PATIENCE_S, TICK_S, TimedAction, TimedStatus
 from lauepilot.hardware.devices.parts import Axes, CameraValues, axis_components, check_exposure, check_shape
 from lauepilot.hardware.errors import HardwareError
 from lauepilot.hardware.protocols import Backend
@@ -24,7 +24,10 @@ from lauepilot.simulator.target import Lattice
 
 
 class _OnBackend(Device):  # type: ignore[misc]
-    """A device on a backend, with at most one action at a time."""
+    """A device on a backend, with at most one action at a time.
+
+    ``patience_s`` are the wall seconds that a backend may be silent beyond the time that an action takes.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class _OnBackend(Device):  # type: ignore[misc]
             )
         self.backend = backend
         self.realtime_factor = float(realtime_factor)
+        self.patience_s = PATIENCE_S
         self._action: TimedAction | None = None
         self._lock = threading.RLock() if lock is None else lock
         super().__init__(prefix, **kwargs)
@@ -80,6 +84,9 @@ class _OnBackend(Device):  # type: ignore[misc]
         """Come to rest, then undo `stage`."""
         self.stop()
         return list(super().unstage())
+
+    def _action_of(self, seconds: float, finish: Callable[[float], None]) -> TimedAction:
+        return TimedAction(TimedStatus(self), seconds, self.realtime_factor, finish, self.patience_s)
 
     def _begin(self, action: TimedAction) -> TimedStatus:
         if self.busy:
@@ -125,7 +132,7 @@ class Goniometer(Axes, _OnBackend):
         self._start = {name: float(self.backend.positions[name]) for name in goal}
         self._goal = goal
         duration = self.chain.move_time_s(self._start, goal)
-        return self._begin(TimedAction(TimedStatus(self), duration, self.realtime_factor, self._arrive))
+        return self._begin(self._action_of(duration, self._arrive))
 
     def _underway(
         self, start: Mapping[str, float], goal: Mapping[str, float], elapsed_s: float
@@ -176,7 +183,7 @@ class LaueCamera(_OnBackend, CameraValues):
             If an exposure is going on.
         """
         seconds = check_exposure(self.name, float(self.exposure_s.get()))
-        return self._begin(TimedAction(TimedStatus(self), seconds, self.realtime_factor, self._read_out))
+        return self._begin(self._action_of(seconds, self._read_out))
 
     def _read_out(self, elapsed_s: float) -> None:
         if elapsed_s <= 0.0:
