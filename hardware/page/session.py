@@ -11,124 +11,24 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bluesky.run_engine import RunEngineResult
-from bluesky.utils import RunEngineInterrupted, TransitionError
+from bluesky.utils import RunEngineInterrupted
 
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.page.job import Choice, Job, Maker
-from lauepilot.hardware.page.journal import Journal, Step
+from lauepilot.hardware.page.journal import Journal
+from lauepilot.hardware.page.standing import ACTIVE, BUSY, NotNow, Sight, Standing, State, Watched
 from lauepilot.hardware.plans.align import AlignResult, align_crystal
-from lauepilot.hardware.protocols import Observer
 from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.observation import Observation
 from lauepilot.simulator.frame import Frame
 
 #: So long after an abort the plan may take to stop the motors; then they are stopped past it, seconds.
 PATIENCE_S = 0.2
-
-
-class State(StrEnum):
-    """Where the session stands; the last five are ends of runs, from which a new one may start."""
-
-    PREPARING = "getting ready"
-    READY = "ready"
-    RUNNING = "running"
-    PAUSING = "pausing"
-    PAUSED = "paused"
-    ABORTING = "aborting"
-    DECLARED = "declared"
-    GAVE_UP = "gave up"
-    REFUSED = "refused"
-    ABORTED = "aborted"
-    FAILED = "failed"
-
-
-BUSY = frozenset({State.PREPARING, State.RUNNING, State.PAUSING, State.PAUSED, State.ABORTING})
-ACTIVE = frozenset({State.RUNNING, State.PAUSING, State.PAUSED})
-
-
-class NotNow(ValueError):
-    """A command that does not fit the state; the message says what fits."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sight:
-    """A frame with what was made of it; ``number`` counts the frames of the session."""
-
-    number: int
-    frame: Frame
-    observation: Observation
-    job: Job
-
-
-@dataclass(frozen=True, eq=False)
-class Standing:
-    """All that there is to show, but the pictures.
-
-    Attributes
-    ----------
-    state, words
-        Where the session stands; why, or what to do, in a sentence.
-    activity, progress
-        ``moving``, ``exposing``, ``thinking`` or nothing, and the share that is done (NaN if unknown).
-    choice
-        What was chosen last.
-    axes
-        Read-back of all axes, degrees and mm; empty while nothing is connected.
-    at_rest
-        Whether neither motors nor shutter are busy.
-    clock_s, dose_s
-        Since the run began, on the instrument's clock.
-    step, sight, result
-        The last decision, the last frame, and how the run ended; None where there is none.
-    folder, files
-        Of the record; the folder is None before the first run.
-    """
-
-    state: State
-    words: str
-    activity: str
-    progress: float
-    choice: Choice
-    axes: Mapping[str, float]
-    at_rest: bool
-    clock_s: float
-    dose_s: float
-    step: Step | None
-    sight: Sight | None
-    result: AlignResult | None
-    folder: Path | None
-    files: Mapping[str, str]
-
-    @property
-    def busy(self) -> bool:
-        """Whether a run is on or on its way."""
-        return self.state in BUSY
-
-
-class _Watched:
-    """An observer that also tells the session what it saw."""
-
-    def __init__(self, inner: Observer, session: Session, job: Job) -> None:
-        self._inner, self._session, self._job = inner, session, job
-
-    def start(self, axes: Mapping[str, float], *, clock_s: float, dose_s: float) -> Observation:
-        return self._inner.start(axes, clock_s=clock_s, dose_s=dose_s)
-
-    def moved(self, previous: Observation, axes: Mapping[str, float], *, clock_s: float) -> Observation:
-        return self._inner.moved(previous, axes, clock_s=clock_s)
-
-    def observe(
-        self, frame: Frame, *, axes: Mapping[str, float], clock_s: float, dose_s: float, n_exposures: int
-    ) -> Observation:
-        seen = self._inner.observe(frame, axes=axes, clock_s=clock_s, dose_s=dose_s, n_exposures=n_exposures)
-        self._session._saw(frame, seen, self._job)
-        return seen
 
 
 class Session:
@@ -334,8 +234,9 @@ class Session:
 
     def _run(self, job: Job, recorder: LocalRecorder) -> AlignResult | Exception | None:
         """Run the plan through pauses; its result, None after an abort."""
+        observer = Watched(job.observer, lambda frame, seen: self._saw(frame, seen, job))
         plan = align_crystal(
-            job.camera, job.goniometer, job.agent, job.target, observer=_Watched(job.observer, self, job),
+            job.camera, job.goniometer, job.agent, job.target, observer=observer,
             crystal=job.crystal, md=job.md, **job.limits,
         )  # fmt: skip
         with run_engine(recorder, self._document, *self._consumers) as engine:
@@ -416,11 +317,11 @@ class Session:
                 return
             try:
                 command()
-            except TransitionError:  # not begun, or just over
+            except Exception as error:  # not begun, or just over (bluesky's TransitionError)
+                if engine.state != "idle":
+                    self.journal.say(f"{name}: {error}", "error")
+                    return
                 time.sleep(0.005)
-            except Exception as error:
-                self.journal.say(f"{name}: {error}", "error")
-                return
             else:
                 return
 
@@ -447,7 +348,7 @@ class Session:
 
         from bluesky.run_engine import get_bluesky_event_loop
 
-        loop = get_bluesky_event_loop() if self._engine is None else self._engine.loop
+        loop = get_bluesky_event_loop() if self._engine is None else self._engine.loop  # type: ignore[no-untyped-call]
         asyncio.run_coroutine_threadsafe(coroutine, loop).result(5.0)
 
     def _document(self, name: str, doc: Mapping[str, Any]) -> None:

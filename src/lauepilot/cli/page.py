@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ class TwinMaker(AlignMaker):
     """A simulated instrument in this process: each run mounts a crystal at a new random orientation."""
 
     simulated = True
-    faults = FAULTS
+    faults: tuple[str, ...] = FAULTS
 
     def __init__(self, instrument: str, first: Choice, seed: int | None) -> None:
         machine = load_instrument(instrument)
@@ -158,6 +159,46 @@ class TwinMaker(AlignMaker):
         return job_of(self, task, camera, goniometer, observer, md)
 
 
+class EpicsMaker(AlignMaker):
+    """Process variables named as those of ``lauepilot ioc``: connected at the first need, kept for all runs."""
+
+    def __init__(self, instrument: str, first: Choice, prefix: str) -> None:
+        super().__init__(load_instrument(instrument), first)
+        self._prefix = prefix
+        self._devices: tuple[Any, Any] | None = None
+
+    def make(self, choice: Choice) -> Job:
+        """A run on what the process variables lead to."""
+        self.check(choice)
+        crystal = load_crystal(choice.crystal)
+        camera, goniometer = self._connected()
+        machine = replace(self.instrument, exposure_s=choice.exposure_s)
+        camera.crystal = crystal
+        task = Task.usual(crystal, machine, parse_target(choice.target))
+        observer = ShownObserver(crystal, machine)
+        return job_of(self, task, camera, goniometer, observer, {"epics": self._prefix, "from": "page"})
+
+    def _connected(self) -> tuple[Any, Any]:
+        from lauepilot.hardware.devices.config import usual_devices, wait_connected
+
+        if self._devices is None:
+            self._devices = usual_devices(self._prefix, self.instrument)
+        wait_connected(*self._devices)
+        return self._devices
+
+
+class ExposureChosen(IndexAndMove):
+    """The usual agent, told of the operator's usual exposure in place of the instrument's."""
+
+    def __init__(self, exposure_s: float) -> None:
+        super().__init__()
+        self._usual_s = exposure_s
+
+    def reset(self, task: Any) -> None:
+        """As the usual agent."""
+        super().reset(replace(Task.of(task), exposure_s=self._usual_s))
+
+
 def job_of(
     maker: AlignMaker,
     task: Task,
@@ -167,13 +208,24 @@ def job_of(
     md: Mapping[str, Any],
 ) -> Job:
     """A run of the usual agent on devices."""
+    told = camera.instrument.exposure_s == task.exposure_s
     return Job(
-        camera, goniometer, IndexAndMove(), observer, task.target, task.crystal, task.tolerance_deg,
-        limits={"max_steps": task.max_steps, "max_dose_s": task.max_dose_s, "max_exposure_s": task.max_exposure_s},
+        camera,
+        goniometer,
+        IndexAndMove() if told else ExposureChosen(task.exposure_s),
+        observer,
+        task.target,
+        task.crystal,
+        task.tolerance_deg,
+        limits={
+            "max_steps": task.max_steps,
+            "max_dose_s": task.max_dose_s,
+            "max_exposure_s": task.max_exposure_s,
+        },
         md=md,
         predict=lambda frame, seen: predicted(observer, task, frame, seen),
         finish=lambda result, folder: maker.finish(task.crystal, result, folder),
-    )  # fmt: skip
+    )
 
 
 def predicted(observer: ShownObserver, task: Task, frame: Frame, seen: Observation) -> Predicted:
@@ -228,7 +280,9 @@ def run_page(
     first = Choice(
         crystal, target, usual, "" if epics is not None else faults, 1.0 if epics is not None else speed
     )
-    maker = TwinMaker(instrument, first, seed)
+    maker: AlignMaker = (
+        TwinMaker(instrument, first, seed) if epics is None else EpicsMaker(instrument, first, epics)
+    )
     maker.check(first)
     folder = RUNS if out is None else out
     if folder.exists() and not folder.is_dir():

@@ -12,7 +12,7 @@ from nicegui import run, ui
 from nicegui.element import Element
 
 from lauepilot.hardware.page.job import Choice
-from lauepilot.hardware.page.session import State
+from lauepilot.hardware.page.standing import State
 from lauepilot.page.live import Live, View
 from lauepilot.page.panels import SIGNS, WORDS, duration, ending_html, line_html, step_words, under_the_word
 from lauepilot.page.pictures import SCALES

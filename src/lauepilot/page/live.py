@@ -7,7 +7,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from lauepilot.hardware.page.session import Session, Standing
+from lauepilot.hardware.page.session import Session
+from lauepilot.hardware.page.standing import Standing
 from lauepilot.page.panels import axes_html
 from lauepilot.page.pictures import Pictures, off_target_deg, orientation_now, stereogram_svg
 from lauepilot.simulator.target import Target

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from lauepilot.hardware.page.journal import Line
-from lauepilot.hardware.page.session import Standing, State
+from lauepilot.hardware.page.standing import Standing, State
 from lauepilot.pictures.view import percent
 from lauepilot.simulator.goniometer import Goniometer
 

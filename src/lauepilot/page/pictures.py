@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.hardware.page.session import Sight, Standing
+from lauepilot.hardware.page.standing import Sight, Standing
 from lauepilot.pictures.greys import grey_png
 from lauepilot.pictures.stereogram import (
     CrystalAxis,
