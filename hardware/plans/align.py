@@ -192,7 +192,7 @@ def align_crystal(
     for source in (agent, camera):
         crystal = getattr(source, "crystal", None) if crystal is None else crystal
     task = Task(target, crystal, camera.instrument, max_steps, max_dose_s, max_exposure_s)
-    eyes = _usual_observer(task) if observer is None else observer
+    eyes = usual_observer(task) if observer is None else observer
     loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}), before, tuple(obstacles))
     metadata = merged(run_metadata(task, agent, camera, goniometer), md)
 
@@ -381,7 +381,8 @@ class _Loop:
         return orientation.relabelled(self.task.target.as_written(now, self.task.crystal))
 
 
-def _usual_observer(task: Task) -> Observer:
+def usual_observer(task: Task) -> Observer:
+    """The observer of perception, for the task's crystal and instrument."""
     if not isinstance(task.crystal, Crystal):
         raise ValueError(
             "align_crystal needs to know the crystal: give crystal=load_crystal(...) here or to connect(...), or an "

@@ -110,7 +110,7 @@ def to_dataset(record: RunRecord, *, images: bool = True) -> xarray.Dataset:
 def names(record: RunRecord) -> dict[tuple[str, str], str]:
     """The variable's name for each (stream, data key)."""
     short = {
-        (stream.name, key): _without_device(key, described)
+        (stream.name, key): without_device(key, described)
         for stream in record.streams.values()
         for key, described in stream.data_keys.items()
     }
@@ -128,7 +128,8 @@ def names(record: RunRecord) -> dict[tuple[str, str], str]:
     return found
 
 
-def _without_device(key: str, described: dict[str, Any]) -> str:
+def without_device(key: str, described: dict[str, Any]) -> str:
+    """A data key without the name of the device that it belongs to, as an identifier."""
     device = str(described.get("object_name", ""))
     rest = key[len(device) + 1 :] if device and key.startswith((f"{device}_", f"{device}-")) else ""
     return _identifier(rest or key)

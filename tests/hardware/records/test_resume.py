@@ -1,0 +1,241 @@
+"""Killed with SIGKILL, and gone on with: the same decisions as if nothing had been, and no exposure twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.hardware.devices.twin import connect
+from lauepilot.hardware.engine import run_engine
+from lauepilot.hardware.errors import RecordError
+from lauepilot.hardware.plans.align import align_crystal
+from lauepilot.hardware.records.documents import find_run, read_record
+from lauepilot.hardware.records.local import LocalRecorder
+from lauepilot.hardware.resume import close_killed, entries, resume_run, retrace
+from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
+from lauepilot.perception.observer import Observer
+from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.twin import Twin
+
+SEED = 3
+#: Messages at which the process dies: in each step, between decision and motion, in the exposure, before and after saving.
+MESSAGES = (4, 8, 10, 13, 17, 18, 23, 24, 25, 26, 30, 31, 36, 43, 46)
+KILLED = Path(__file__).with_name("killed.py")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Folders of the runs by message, 0 the whole one."""
+    root = tmp_path_factory.mktemp("killed")
+    told = subprocess.run(
+        [sys.executable, str(KILLED), str(root), str(SEED), "0", *map(str, MESSAGES)],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    ended = dict(line.split() for line in told.stdout.splitlines())
+    assert ended == {"0": "0", **{str(n): "-9" for n in MESSAGES}}
+    return root
+
+
+@pytest.fixture(scope="module")
+def observer():
+    return Observer(load_crystal("si"), load_instrument("lab"))
+
+
+def told(folder):
+    """What was decided, to the last bit, and which frames were taken."""
+    chain = entries(folder)
+    frames = [None if e.frame is None else np.asarray(e.frame.stat().st_size > 0) for e in chain]
+    return [
+        (
+            type(e.decision).__name__,
+            e.decision.reason,
+            getattr(e.decision, "axes", None),
+            e.axes,
+            e.clock_s,
+            f is None,
+        )
+        for e, f in zip(chain, frames, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_gone_on_with_as_if_nothing_had_been(killed, observer, message, tmp_path):
+    whole = find_run(killed / "0")
+    part = find_run(killed / str(message))
+    assert not (part / "run.json").exists()
+    before = len([e for e in entries(part) if e.frame is not None])
+    twin = Twin(load_crystal("si"), load_instrument("lab"), rng=np.random.default_rng(SEED))
+    retrace(twin, part)
+    camera, goniometer = connect(twin)
+    recorder = LocalRecorder(tmp_path, twin.instrument)
+    with run_engine(recorder) as engine:
+        result = engine(resume_run(part, camera, goniometer, IndexAndMove(), observer=observer)).plan_result
+    assert result.outcome == "declared"
+    assert told(recorder.path) == told(whole)
+    # no exposure twice: the new record has those only that the old one lacks
+    frames = [e for e in entries(recorder.path) if e.frame is not None]
+    assert len(list((recorder.path / "frames").iterdir())) == len(frames) - before
+    # and the old record is closed, and says why
+    ended = json.loads((part / "run.json").read_text())
+    assert ended["exit_status"] == "abort"
+    assert "killed" in ended["reason"]
+    assert not list(part.glob("*.part"))
+    assert read_record(recorder.path).start["resumed_from"]["uid"] == ended["uid"]
+    assert result.dose_s == read_record(whole).streams["decisions"].columns["align_used_dose_s"][-1]
+
+
+class Restored:
+    """Plays from a script, and remembers where it was in it."""
+
+    name = "scripted"
+
+    def __init__(self, *script):
+        self.script, self.place, self.seen = list(script), 0, []
+
+    def reset(self, task):
+        self.place = 0
+
+    def decide(self, observation):
+        self.seen.append(observation)
+        self.place += 1
+        step = self.script[self.place - 1]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    def state(self):
+        return {"place": self.place}
+
+    def restore(self, state):
+        self.place = state["place"]
+
+
+SCRIPT = (Expose(2.0), Move({"omega": 10.0}), Expose(3.0), Move({"chi": 4.0}), GiveUp("enough"))
+
+
+def play(world, target, folder, agent):
+    recorder = LocalRecorder(folder, world.backend.instrument)
+    with run_engine(recorder) as engine:
+        plan = align_crystal(world.camera, world.goniometer, agent, target, observer=world.observer)
+        return engine(plan).plan_result, recorder.path
+
+
+def broken(world, target, folder, step):
+    """A run that ended with an exception before a step; its folder."""
+    script = [*SCRIPT[:step], RuntimeError("head broke")]
+    recorder = LocalRecorder(folder, world.backend.instrument)
+    with run_engine(recorder) as engine, pytest.raises(RuntimeError, match="head broke"):
+        plan = align_crystal(
+            world.camera, world.goniometer, Restored(*script), target, observer=world.observer
+        )
+        engine(plan)
+    return recorder.path
+
+
+def resume(world, path, folder, agent, **kwargs):
+    recorder = LocalRecorder(folder, world.backend.instrument)
+    with run_engine(recorder) as engine:
+        plan = resume_run(path, world.camera, world.goniometer, agent, observer=world.observer, **kwargs)
+        return engine(plan).plan_result, recorder.path
+
+
+def test_a_failed_run_can_be_gone_on_with_twice(world, target, tmp_path):
+    first = broken(world, target, tmp_path / "a", 2)
+    clock = world.backend.clock_s
+    recorder = LocalRecorder(tmp_path / "b", world.backend.instrument)
+    with run_engine(recorder) as engine, pytest.raises(RuntimeError, match="again"):
+        agent = Restored(*SCRIPT[:3], RuntimeError("again"))
+        engine(resume_run(first, world.camera, world.goniometer, agent, observer=world.observer))
+    result, third = resume(world, recorder.path, tmp_path / "c", Restored(*SCRIPT))
+    assert (result.outcome, result.reason) == ("gave_up", "enough")
+    assert [type(s.decision).__name__ for s in result.steps] == ["Expose", "Move", "Expose", "Move", "GiveUp"]
+    assert result.dose_s == 5.0
+    assert world.backend.dose_s == 7.0 + 5.0
+    assert world.backend.clock_s > clock
+    assert [e.number for e in entries(third)] == [1, 2, 3, 4, 5]
+    # copied elsewhere together, the runs still find each other
+    for n, path in enumerate((first, recorder.path, third)):
+        path.rename(tmp_path / f"{n}").rename(tmp_path / "c" / path.name)
+    assert len(entries(tmp_path / "c" / third.name)) == 5
+    (tmp_path / "c" / first.name).rename(tmp_path / "gone")
+    with pytest.raises(RecordError, match="Copy it there"):
+        entries(tmp_path / "c" / third.name)
+
+
+def test_axes_that_were_moved_meanwhile_are_refused_or_looked_at_anew(world, target, tmp_path):
+    path = broken(world, target, tmp_path, 2)
+    world.backend.positions["chi"] = 5.0
+    with pytest.raises(RecordError, match=r"chi stood at 0.0000 deg and is at 5.0000 deg.*reread=True"):
+        resume_run(path, world.camera, world.goniometer, Restored(*SCRIPT), observer=world.observer)
+    agent = Restored(Expose(1.0), GiveUp("looked"))
+    result, _ = resume(world, path, tmp_path / "b", agent, reread=True)
+    assert result.reason == "looked"
+    assert (agent.seen[0].n_exposures, agent.seen[0].belief, agent.seen[0].axes["chi"]) == (0, None, 5.0)
+    assert result.dose_s == 3.0  # what the crystal had before counts on
+    assert len(result.steps) == 4
+
+
+def test_half_way_of_a_move_is_no_surprise(world, target, tmp_path):
+    """The motor went on, or stopped on its way, when the process died: the move is carried out again."""
+    world.backend.stuck = ("omega", 6.0)
+    recorder = LocalRecorder(tmp_path, world.backend.instrument)
+    with run_engine(recorder) as engine, pytest.raises(RuntimeError, match="stopped short"):
+        plan = align_crystal(
+            world.camera, world.goniometer, Restored(*SCRIPT), target, observer=world.observer
+        )
+        engine(plan)
+    world.backend.stuck = None
+    result, _ = resume(world, recorder.path, tmp_path / "b", Restored(*SCRIPT))
+    assert result.reason == "enough"
+    assert result.axes["omega"] == 10.0
+    assert len(result.steps) == 5
+
+
+def test_what_cannot_be_gone_on_with_says_so(world, target, tmp_path, scripted):
+    with pytest.raises(RecordError, match="No run in"):
+        resume(world, tmp_path, tmp_path, Restored())
+    _, whole = play(world, target, tmp_path / "whole", Restored(*SCRIPT))
+    with pytest.raises(RecordError, match="came to its end: gave_up: enough"):
+        resume(world, whole, tmp_path, Restored())
+    path = broken(world, target, tmp_path / "a", 2)
+    with pytest.raises(RecordError, match=r"ScriptedAgent cannot take up.*reread=True"):
+        resume(world, path, tmp_path, scripted())
+    with pytest.raises(RecordError, match=r"on crystal None"):
+        resume(world, path, tmp_path, Restored(), crystal=load_crystal("si"))
+    lab = world.backend.instrument
+    world.backend.instrument = lab.with_detector(lab.detector.binned((24, 32)))
+    with pytest.raises(RecordError, match="detectors differ"):
+        resume(world, path, tmp_path, Restored())
+
+
+def test_half_a_line_at_the_end_is_left_out(world, target, tmp_path):
+    recorder = LocalRecorder(tmp_path)
+    recorder("start", {"uid": "0123456789", "time": 5.0, "plan_name": "count"})
+    recorder.close()
+    file = recorder.path / "documents.jsonl.part"
+    file.write_bytes(file.read_bytes() + b'{"name": "event", "doc": {"uid"')
+    assert read_record(recorder.path).start["uid"] == "0123456789"
+    close_killed(recorder.path, "killed")
+    record = read_record(recorder.path)
+    assert (record.stop["exit_status"], record.stop["time"]) == ("abort", 5.0)
+    with pytest.raises(RecordError, match="no alignment"):
+        resume(world, recorder.path, tmp_path, Restored())
+    damaged = recorder.path / "documents.jsonl"
+    damaged.write_bytes(b'{"na\n' + damaged.read_bytes())
+    with pytest.raises(RecordError, match="line 1 is damaged"):
+        read_record(recorder.path)
+
+
+def test_another_simulated_instrument_is_noticed(killed):
+    part = find_run(killed / "0")
+    other = Twin(load_crystal("si"), load_instrument("lab"), rng=np.random.default_rng(SEED + 1))
+    with pytest.raises(RecordError, match="frame of step 1"):
+        retrace(other, part)
+    assert isinstance(entries(part)[-1].decision, Declare)
