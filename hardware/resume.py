@@ -325,9 +325,7 @@ def _observed(shots: list[Entry], observer: Observer, number: int, last: Entry, 
             read_frame(shot.frame), axes=shot.frame_axes, clock_s=shot.frame_clock_s, dose_s=shot.frame_dose_s,
             n_exposures=number,
         )  # fmt: skip
-    if done or (shots and shots[0].number == last.number):
-        return observation
-    if dict(observation.axes) != last.axes:
+    if not done and dict(observation.axes) != last.axes:
         observation = observer.moved(observation, last.axes, clock_s=last.clock_s)
     return observation
 
@@ -395,6 +393,6 @@ def retrace(backend: Backend, folder: str | Path) -> None:
             frame = backend.expose(entry.decision.seconds)
             if not np.array_equal(frame.counts, read_frame(entry.frame).counts):
                 raise RecordError(
-                    f"The simulated instrument does not give the frame of step {entry.number} again: seed, crystal, faults or "
-                    "version are not those of the run, or an exposure was interrupted. Start a new run."
+                    f"The simulated instrument does not give the frame of step {entry.number} again: its seed, crystal, "
+                    "faults or version are others, or an exposure was interrupted. Start a new run."
                 )

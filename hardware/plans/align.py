@@ -22,10 +22,10 @@ import bluesky.preprocessors as bpp
 from bluesky.utils import FailedStatus
 
 from lauepilot.hardware.decisions import DecisionLog
-from lauepilot.hardware.errors import HardwareError, InterlockError
+from lauepilot.hardware.errors import HardwareError, InterlockError, blamed
 from lauepilot.hardware.interlock import Collisions, Interlock
 from lauepilot.hardware.metadata import merged, run_metadata
-from lauepilot.hardware.plans.settle import Plan, settle
+from lauepilot.hardware.plans.settle import Plan, close_run, settle
 from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Observer, Task
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
 from lauepilot.simulator.crystal import Crystal
@@ -261,7 +261,8 @@ class _Loop:
             yield from bps.checkpoint()
             # Since a decision that was left undone, the axes may have gone a part of their way.
             seen = None if pending is not None else observation.axes
-            decision = self.agent.decide(observation) if pending is None else pending
+            with blamed("agent", self.agent):
+                decision = self.agent.decide(observation) if pending is None else pending
             pending = None
             decision, end = yield from self._judge(decision, observation, seen)
             if end is not None:
@@ -277,7 +278,7 @@ class _Loop:
             )
         # No clause for failures: a run left open is closed by the RunEngine, with the true exit status and reason.
         status = "fail" if end.outcome == "refused" else "success"
-        yield from bps.close_run(exit_status=status, reason=f"{end.outcome}: {end.reason}")
+        yield from close_run(status, f"{end.outcome}: {end.reason}")
         return self._result(end, observation, str(uid))
 
     def _begin(self) -> tuple[Observation, Decision | None]:
@@ -302,7 +303,8 @@ class _Loop:
         confidence = float("nan") if observation.belief is None else observation.belief.confidence
         self.steps.append(Step(decision, dict(observation.axes), self.clock_s, self.dose_s, confidence))
         verdict = f"refused: {end.reason}" if end is not None and end.outcome == "refused" else "allowed"
-        self.log.fill(len(self.steps), decision, observation, verdict, self.agent.state())
+        with blamed("agent", self.agent):
+            self.log.fill(len(self.steps), decision, observation, verdict, self.agent.state())
         yield from bps.create("decisions")
         yield from bps.read(self.log)
         yield from bps.read(self.goniometer)
@@ -338,13 +340,11 @@ class _Loop:
                 raise HardwareError(
                     f"{self.camera.name} was triggered, but holds no frame. Check its shutter and link."
                 )
-            return self.observer.observe(
-                frame,
-                axes=self.goniometer.position,
-                clock_s=self.clock_s,
-                dose_s=self.dose_s,
-                n_exposures=self.n_exposures,
-            )
+            axes, clock_s, dose_s = self.goniometer.position, self.clock_s, self.dose_s
+            with blamed("observer", self.observer):
+                return self.observer.observe(
+                    frame, axes=axes, clock_s=clock_s, dose_s=dose_s, n_exposures=self.n_exposures
+                )
         raise InterlockError(f"{type(decision).__name__} cannot be carried out.")
 
     def _result(self, end: _End, observation: Observation, uid: str) -> AlignResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.hardware.records.documents import find_run, read_record
 from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.hardware.resume import close_killed, entries, resume_run, retrace
+from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
 from lauepilot.perception.observer import Observer
 from lauepilot.simulator.crystal import load_crystal
@@ -25,22 +27,26 @@ from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.twin import Twin
 
 SEED = 3
-#: Messages at which the process dies: in each step, between decision and motion, in the exposure, before and after saving.
-MESSAGES = (4, 8, 10, 13, 17, 18, 23, 24, 25, 26, 30, 31, 36, 43, 46)
+#: Messages at which the process dies: before a decision was recorded, in an exposure, before and after a move.
+MESSAGES = (7, 15, 24, 31)
 KILLED = Path(__file__).with_name("killed.py")
+
+
+def kill(root, messages):
+    """Run and kill; each run's folder is ``root / str(message)``, the whole one's ``root / "0"``."""
+    told = subprocess.run(
+        [sys.executable, str(KILLED), str(root), str(SEED), "0", *map(str, messages)],
+        capture_output=True, text=True, timeout=500, check=True,
+    )  # fmt: skip
+    ended = dict(line.split() for line in told.stdout.splitlines())
+    assert ended == {"0": "0", **{str(n): "-9" for n in messages}}
+    return root
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """Folders of the runs by message, 0 the whole one."""
-    root = tmp_path_factory.mktemp("killed")
-    told = subprocess.run(
-        [sys.executable, str(KILLED), str(root), str(SEED), "0", *map(str, MESSAGES)],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    ended = dict(line.split() for line in told.stdout.splitlines())
-    assert ended == {"0": "0", **{str(n): "-9" for n in MESSAGES}}
-    return root
+    return kill(tmp_path_factory.mktemp("killed"), MESSAGES)
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +56,32 @@ def observer():
 
 def told(folder):
     """What was decided, to the last bit, and which frames were taken."""
-    chain = entries(folder)
-    frames = [None if e.frame is None else np.asarray(e.frame.stat().st_size > 0) for e in chain]
     return [
         (
-            type(e.decision).__name__,
-            e.decision.reason,
-            getattr(e.decision, "axes", None),
-            e.axes,
-            e.clock_s,
-            f is None,
+            type(e.decision).__name__, e.decision.reason, getattr(e.decision, "axes", None), e.axes, e.clock_s, e.dose_s,
+            None if e.frame is None else hashlib.sha256(read_frame(e.frame).counts).hexdigest(),
         )
-        for e, f in zip(chain, frames, strict=True)
-    ]
+        for e in entries(folder)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_gone_on_with_as_if_nothing_had_been(killed, observer, message, tmp_path):
+    gone_on_with(killed, observer, message, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_at_every_message(observer, tmp_path):
+    whole = find_run(kill(tmp_path / "none", ()) / "0").parent
+    commands = (whole / "messages").read_text().split("\n")
+    # The third opens the run: before it there is nothing to go on with, and after its end neither.
+    messages = range(4, commands.index("close_run") + 2)
+    root = kill(tmp_path / "all", messages)
+    for message in messages:
+        gone_on_with(root, observer, message, tmp_path / "resumed" / str(message))
+
+
+def gone_on_with(killed, observer, message, tmp_path):
     whole = find_run(killed / "0")
     part = find_run(killed / str(message))
     assert not (part / "run.json").exists()
@@ -131,10 +146,8 @@ def broken(world, target, folder, step):
     """A run that ended with an exception before a step; its folder."""
     script = [*SCRIPT[:step], RuntimeError("head broke")]
     recorder = LocalRecorder(folder, world.backend.instrument)
+    plan = align_crystal(world.camera, world.goniometer, Restored(*script), target, observer=world.observer)
     with run_engine(recorder) as engine, pytest.raises(RuntimeError, match="head broke"):
-        plan = align_crystal(
-            world.camera, world.goniometer, Restored(*script), target, observer=world.observer
-        )
         engine(plan)
     return recorder.path
 
@@ -150,9 +163,10 @@ def test_a_failed_run_can_be_gone_on_with_twice(world, target, tmp_path):
     first = broken(world, target, tmp_path / "a", 2)
     clock = world.backend.clock_s
     recorder = LocalRecorder(tmp_path / "b", world.backend.instrument)
+    agent = Restored(*SCRIPT[:3], RuntimeError("again"))
+    plan = resume_run(first, world.camera, world.goniometer, agent, observer=world.observer)
     with run_engine(recorder) as engine, pytest.raises(RuntimeError, match="again"):
-        agent = Restored(*SCRIPT[:3], RuntimeError("again"))
-        engine(resume_run(first, world.camera, world.goniometer, agent, observer=world.observer))
+        engine(plan)
     result, third = resume(world, recorder.path, tmp_path / "c", Restored(*SCRIPT))
     assert (result.outcome, result.reason) == ("gave_up", "enough")
     assert [type(s.decision).__name__ for s in result.steps] == ["Expose", "Move", "Expose", "Move", "GiveUp"]
@@ -186,10 +200,8 @@ def test_half_way_of_a_move_is_no_surprise(world, target, tmp_path):
     """The motor went on, or stopped on its way, when the process died: the move is carried out again."""
     world.backend.stuck = ("omega", 6.0)
     recorder = LocalRecorder(tmp_path, world.backend.instrument)
+    plan = align_crystal(world.camera, world.goniometer, Restored(*SCRIPT), target, observer=world.observer)
     with run_engine(recorder) as engine, pytest.raises(RuntimeError, match="stopped short"):
-        plan = align_crystal(
-            world.camera, world.goniometer, Restored(*SCRIPT), target, observer=world.observer
-        )
         engine(plan)
     world.backend.stuck = None
     result, _ = resume(world, recorder.path, tmp_path / "b", Restored(*SCRIPT))
