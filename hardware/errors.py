@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HardwareError(RuntimeError):
     """A device that did not do what it was told."""
@@ -21,3 +24,24 @@ class InterlockError(ValueError):
 
 class RecordError(HardwareError):
     """A record that cannot be written, read or gone on from."""
+
+
+@contextmanager
+def blamed(part: str, partner: object) -> Iterator[None]:
+    """Whatever a partner of a plan raises gets a note: who it was, how things stand, and what to do.
+
+    Parameters
+    ----------
+    part
+        Its part: "agent", "observer".
+    partner
+        Itself.
+    """
+    try:
+        yield
+    except Exception as error:
+        error.add_note(
+            f"Raised by the {part} ({type(partner).__name__}), not by the instrument. The motors are at rest and the record "
+            "is closed. Correct it, then go on from the record: lauepilot.hardware.resume.resume_run."
+        )
+        raise

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
 from bluesky.utils import FailedStatus, Msg
 
 from lauepilot.hardware.errors import HardwareError
@@ -33,6 +34,12 @@ def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
         waited += 0.02
     for _ in range(2):  # a status finishes on a thread of its own, a little after its device
         yield from _patiently(lambda: bps.sleep(0.05))
+
+
+def close_run(exit_status: str, reason: str) -> Plan:
+    """Close the run, once: whoever pauses just then resumes after it, instead of recording into a closed run."""
+    yield from bps.checkpoint()
+    yield from bpp.rewindable_wrapper(bps.close_run(exit_status=exit_status, reason=reason), False)  # type: ignore[no-untyped-call]
 
 
 def _patiently(stub: Any) -> Plan:

@@ -1,0 +1,68 @@
+"""``lauepilot faults``: what can go wrong at an instrument is done to alignments, and what is left of them is looked at."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+
+from rich.table import Table
+
+from lauepilot.bench.hardware_faults import EPICS, SETTINGS, outcomes
+from lauepilot.cli.output import Exit, UserError, print_json
+from lauepilot.cli.tables import console
+
+
+def run_faults(*, names: list[str] | None, epics: bool, in_process: bool, as_json: bool) -> int:
+    """Run the fault table and print it; the exit code.
+
+    Parameters
+    ----------
+    names
+        Faults to try; None or none for all.
+    epics, in_process
+        Only this setting; neither for all that can be had here.
+    as_json
+        Print one JSON object and nothing else.
+    """
+    if epics and in_process:
+        raise UserError("--epics and --in-process leave out one another; give one, or neither for both.")
+    settings = EPICS if epics else SETTINGS if in_process else (*SETTINGS, *EPICS)
+    for name in (
+        "bluesky",
+        "lauepilot.hardware",
+        "ophyd",
+    ):  # what goes wrong here is meant to, and stands in the table
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    screen = None if as_json else console()
+    try:
+        rows = outcomes(
+            names or None, settings, say=screen.print if screen is not None else lambda text: None
+        )
+    except (ValueError, ImportError) as error:
+        raise UserError(str(error)) from None
+    survived = sum(row.passed for row in rows)
+    if screen is None:
+        print_json(
+            {
+                "survived": survived,
+                "tried": len(rows),
+                "rows": [{**asdict(row), "passed": row.passed} for row in rows],
+            }
+        )
+    else:
+        table = Table(title=f"{survived} of {len(rows)} faults survived")
+        for head in (
+            "fault",
+            "how",
+            "at rest",
+            "closed truthfully",
+            "nothing lost",
+            "went on or said",
+            "message",
+        ):
+            table.add_column(head)
+        for row in rows:
+            four = (row.at_rest, row.closed_truthfully, row.nothing_lost, row.went_on_or_said)
+            table.add_row(row.name, row.how, *("yes" if good else "NO" for good in four), row.detail)
+        screen.print(table)
+    return Exit.DONE if survived == len(rows) else Exit.INSTRUMENT
