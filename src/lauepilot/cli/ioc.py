@@ -1,0 +1,53 @@
+"""``lauepilot ioc``: the simulated instrument as an EPICS IOC."""
+
+from __future__ import annotations
+
+from lauepilot.cli.output import Exit, UserError
+from lauepilot.cli.simulate import fault_level
+from lauepilot.hardware.errors import HardwareError
+
+
+def run_ioc(
+    crystal: str,
+    instrument: str,
+    *,
+    prefix: str,
+    seed: int,
+    faults: str,
+    speed: float,
+    names_only: bool,
+    anywhere: bool,
+) -> int:
+    """Serve until Ctrl-C, or print the names of the process variables; the exit code."""
+    try:
+        import caproto  # noqa: F401
+    except ImportError:
+        raise UserError("The IOC needs caproto: pip install lauepilot[epics]") from None
+    from lauepilot.hardware.epics.environment import use_loopback
+    from lauepilot.hardware.epics.ioc import names, serve
+
+    level = fault_level(faults)
+    if names_only:
+        print("\n".join(names(crystal, instrument, prefix)))
+        return Exit.DONE
+    environ = use_loopback()
+    print(
+        f"{crystal} on {instrument} behind {prefix}..., clock {speed:g} times the wall's. Clients on this machine need"
+    )
+    for name, value in environ.items():
+        if name.startswith("EPICS_CA_"):
+            print(f"  export {name}={value}")
+    print("Ctrl-C ends it.", flush=True)
+    try:
+        serve(
+            crystal,
+            instrument,
+            prefix=prefix,
+            seed=seed,
+            faults=level,
+            speed=speed,
+            anywhere=anywhere,
+        )
+    except HardwareError as error:
+        raise UserError(str(error)) from None
+    return Exit.DONE
