@@ -33,7 +33,15 @@ from lauepilot.perception.reflections.looking import (
     look_of,
 )
 from lauepilot.perception.reflections.measured import ReflectionError
-from lauepilot.perception.reflections.zeros import Centred, RefinedUb, indexed, refine_ub, without_outliers
+from lauepilot.perception.reflections.zeros import (
+    Centred,
+    RefinedUb,
+    indexed,
+    information,
+    nothing_known,
+    refine_ub,
+    without_outliers,
+)
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.fourcircle import FourCircle
@@ -109,7 +117,7 @@ class UbSearch:
         instrument: FourCircle,
         detector: Literal["point", "area"] = "point",
         *,
-        reflections: int = 10,
+        reflections: int = 12,
     ) -> None:
         if reflections < 3:
             raise ValueError(f"A refinement needs three reflections or more; {reflections} came.")
@@ -328,7 +336,7 @@ class UbSearch:
         try:
             if len(kept) >= 2:
                 refined = refine_ub(kept, self.crystal, self.instrument)
-            for number in self._spread(u, kept):
+            for number in self._telling(u, kept):
                 hkl = self.catalogue.hkl[number]
                 angles = (
                     self.instrument.bisecting(
@@ -362,31 +370,28 @@ class UbSearch:
             reason += f"; {rivals} related orientation(s) differ too little in intensity to be ruled out"
         return UbAnswer("found", reason, refined, good, tuple(self.steps), rivals)
 
-    def _spread(self, u: FloatArray, kept: list[Centred]) -> list[int]:
-        """Strong reflections with no neighbour, each far from those before, reachable; many more than are needed."""
-        c = self.catalogue
-        pool = [
-            int(n)
-            for n in np.argsort(-c.rate)[:300]
-            if c.rate[n] > 0.03
-            and c.tth_deg[n] > 8.0
-            and self.instrument.allows(self.instrument.bisecting(u @ c.direction[n], float(c.tth_deg[n])))
-        ]
-        chosen: list[int] = []
-        taken = [peak.direction(self.instrument) @ u for peak in kept]
-        while pool and len(chosen) < 3 * self.wanted:
-            value = [
-                min((1.0 - float(c.direction[n] @ t) for t in taken), default=1.0) + 0.02 * c.tth_deg[n]
-                for n in pool
-            ]
-            best = pool.pop(int(np.argmax(value)))
-            near = (np.abs(c.tth_deg - c.tth_deg[best]) < 0.8) & (
-                c.direction @ c.direction[best] > np.cos(np.deg2rad(3.0))
-            )
-            if np.count_nonzero(near & (c.rate > 0.05 * c.rate[best])) > 1:
+    def _telling(self, u: FloatArray, kept: list[Centred]) -> list[int]:
+        """Strong reflections with no neighbour, in the order in which they tell most of U and of the zeros."""
+        c, instrument = self.catalogue, self.instrument
+        pool: dict[int, FloatArray] = {}
+        for n in np.argsort(-c.rate, kind="stable")[:300]:
+            angles = instrument.bisecting(u @ c.direction[n], float(c.tth_deg[n]))
+            if c.rate[n] < 0.03 or c.tth_deg[n] < 8.0 or not instrument.allows(angles):
                 continue
+            near = (np.abs(c.tth_deg - c.tth_deg[n]) < 0.8) & (
+                c.direction @ c.direction[n] > np.cos(np.deg2rad(3.0))
+            )
+            if np.count_nonzero(near & (c.rate > 0.05 * c.rate[n])) == 1:
+                pool[int(n)] = information(angles, instrument)
+        known = nothing_known()
+        for peak in kept:
+            known = known + information(peak.angles_deg, instrument)
+        chosen: list[int] = []
+        while pool and len(chosen) < 3 * self.wanted:
+            gain = {n: np.linalg.slogdet(known + told)[1] for n, told in pool.items()}
+            best = max(gain, key=lambda n: gain[n])
+            known = known + pool.pop(best)
             chosen.append(best)
-            taken.append(c.direction[best])
         return chosen
 
     def _give_up(self, reason: str, peaks: list[Centred]) -> UbAnswer:

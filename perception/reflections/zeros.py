@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike
 
 from lauepilot.perception.reflections.measured import Reflection, ReflectionError
 from lauepilot.perception.reflections.ub import UbResult, ub_from_reflections
-from lauepilot.simulator.conventions import FloatArray, rotation_matrix
+from lauepilot.simulator.conventions import UP, FloatArray, axis_rotation, rotation_matrix
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.fourcircle import AXES, FourCircle
+from lauepilot.simulator.goniometer import Goniometer
 
-#: What zeros may be expected to be, degrees: omega, chi, and the detector's place across the scattering plane.
-PRIOR_DEG = (0.1, 0.1, 0.02)
+#: What to expect of `Zeros`, degrees (standard deviations).
+PRIOR_DEG = (0.1, 0.1, 0.02, 0.03)
 #: Smallest standard deviation of a centred angle: steps of the motors, spheres of confusion.
 FLOOR_DEG = 0.004
 #: Reflections from which zeros are fitted.
@@ -63,11 +64,33 @@ class Centred:
 
 @dataclass(frozen=True)
 class Zeros:
-    """True angle less reading of omega and chi (that of phi belongs to U), and the detector's shift across, degrees."""
+    """By how much the circles are not what they should be, degrees.
+
+    Attributes
+    ----------
+    omega_deg, chi_deg
+        True angle less reading (that of phi belongs to U).
+    across_deg
+        The detector's shift across the scattering plane, seen from the crystal.
+    tilt_deg
+        Turn about +y of phi's axis at zero: what it lacks of a right angle to chi's.
+    """
 
     omega_deg: float = 0.0
     chi_deg: float = 0.0
     across_deg: float = 0.0
+    tilt_deg: float = 0.0
+
+    def goniometer(self, instrument: FourCircle) -> Goniometer:
+        """The sample's axes with the tilt."""
+        return instrument.goniometer.turned(
+            [np.eye(3), np.eye(3), axis_rotation(UP, np.deg2rad(self.tilt_deg))]
+        )
+
+    def on_holder(self, angles_deg: FloatArray, q: FloatArray, instrument: FourCircle) -> FloatArray:
+        """Direction (3,) of the holder that points along ``q`` (3,) in the laboratory at these true angles (3,)."""
+        named = dict(zip(AXES[:3], angles_deg, strict=True))
+        return np.asarray(self.goniometer(instrument).matrix(named).T @ q)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +112,21 @@ class RefinedUb:
     reflections: tuple[Reflection, ...]
 
     def motor_angles(self, hkl: ArrayLike, instrument: FourCircle) -> FloatArray:
-        """Readings (4,) in degrees at which a reflection is expected in the bisecting position; NaN beyond the arm's reach."""
+        """Readings (4,) in degrees for a reflection in the bisecting position; NaN beyond the arm's reach."""
         q = self.result.orientation.ub @ np.asarray(hkl, dtype=float)
         length = float(np.linalg.norm(q))
-        angles = instrument.bisecting(q / length, float(instrument.tth_deg(length)))
+        tth = float(instrument.tth_deg(length))
+        angles = instrument.bisecting(q / length, tth)
+        if not np.isfinite(tth):
+            return angles
+        # Where the axis is tilted, omega and chi make up for it: they move Q along and across the scattering plane.
+        goniometer, wanted = self.zeros.goniometer(instrument), instrument.q_direction(tth)
+        upright = np.cross(wanted, [1.0, 0.0, 0.0])
+        for _ in range(3):
+            named = dict(zip(AXES[:3], angles[:3], strict=True))
+            there = goniometer.matrix(named) @ q / length
+            angles[0] -= np.rad2deg(there @ upright)
+            angles[1] += np.rad2deg(there[0])
         return np.asarray(angles - np.array([self.zeros.omega_deg, self.zeros.chi_deg, 0.0, 0.0]))
 
 
@@ -115,7 +149,7 @@ def refine_ub(peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircle
     if len(peaks) >= ENOUGH:
         zeros = _fit_zeros(peaks, crystal, instrument, result.orientation.u)
         first = _reflections(peaks, crystal, instrument, zeros)
-        result = ub_from_reflections(first, crystal, instrument.goniometer)
+        result = ub_from_reflections(first, crystal, zeros.goniometer(instrument))
     return RefinedUb(result, zeros, tuple(first))
 
 
@@ -159,8 +193,8 @@ def _fit_zeros(peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircl
     lattice = hkl @ crystal.b.T
     lattice /= np.linalg.norm(lattice, axis=1, keepdims=True)
     tth = instrument.tth_deg(crystal.q_length(hkl))
-    # Axes are not quite where they should be: no peak is trusted beyond a hundredth of a degree.
-    sigma = np.deg2rad([np.hypot(peak.sigma_deg, 0.01) for peak in peaks])
+    # Spheres of confusion and tilts that are not fitted: no peak is trusted beyond a few thousandths of a degree.
+    sigma = np.deg2rad([np.hypot(peak.sigma_deg, 0.006) for peak in peaks])
 
     def misses(x: FloatArray) -> FloatArray:
         zeros = Zeros(*(np.rad2deg(x[3:])))
@@ -168,11 +202,33 @@ def _fit_zeros(peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircl
         parts = [x[3:] / np.deg2rad(PRIOR_DEG)]
         for peak, ideal, angle, s in zip(peaks, lattice, tth, sigma, strict=True):
             angles, q = _corrected(peak, float(angle), zeros)
-            parts.append((instrument.matrix(angles).T @ q - turned @ ideal) / s)
+            parts.append((zeros.on_holder(angles, q, instrument) - turned @ ideal) / s)
         return np.concatenate(parts)
 
-    fit = scipy.optimize.least_squares(misses, np.zeros(6), x_scale=1e-3, loss="soft_l1", f_scale=3.0)
+    start = np.zeros(3 + len(PRIOR_DEG))
+    fit = scipy.optimize.least_squares(misses, start, x_scale=1e-3, loss="soft_l1", f_scale=3.0)
     return Zeros(*(float(v) for v in np.rad2deg(fit.x[3:])))
+
+
+def information(angles_deg: FloatArray, instrument: FourCircle) -> FloatArray:
+    """What a reflection in a bisecting position (4,) tells of U's rotation vector and `Zeros`: a matrix (7, 7)."""
+    none = np.zeros(len(PRIOR_DEG))
+    peak = Centred(angles_deg, 0.0, float(angles_deg[3]), 0.01, 1.0)
+    v = peak.direction(instrument)
+    columns = [np.cross(axis, v) for axis in np.eye(3)]
+    for i in range(len(none)):
+        step = none.copy()
+        step[i] = 1e-3
+        angles, q = _corrected(peak, peak.tth_deg, Zeros(*step))
+        # A zero turns the measured direction; a rotation of U turns the calculated one.
+        columns.append((v - Zeros(*step).on_holder(angles, q, instrument)) / np.deg2rad(1e-3))
+    jacobian = np.stack(columns, axis=1)
+    return np.asarray(jacobian.T @ jacobian / np.deg2rad(0.01) ** 2)
+
+
+def nothing_known() -> FloatArray:
+    """The information (7, 7) before the first reflection: that zeros are small."""
+    return np.diag([1.0, 1.0, 1.0, *(np.deg2rad(PRIOR_DEG) ** -2)])
 
 
 def indexed(peak: Centred, hkl: ArrayLike) -> Centred:
