@@ -45,6 +45,8 @@ POLL_S = 0.01
 ANSWER_S = 3.0
 #: Wall seconds without news after which a motor is asked whether it is still there.
 SILENCE_S = 1.0
+#: Wall seconds after which a motor that never said it moved is taken at its word.
+NO_START_S = 0.5
 
 
 async def fresh(signal: Any) -> Any:
@@ -141,6 +143,7 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
         self.stall_s = float(stall_s)
         self._readback: dict[str, float] = {}
         self._done: dict[str, int] = {}
+        self._started: set[str] = set()
         self._motion: WatchableAsyncStatus[float] | None = None
         self._stop_wanted = self._stop_success = False
         for axis in instrument.goniometer.axes:
@@ -164,6 +167,8 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
     def _follow(self, signal: Any, name: str, into: dict[str, Any]) -> None:
         def told(readings: Mapping[str, Reading[Any]]) -> None:
             into[name] = next(iter(readings.values()))["value"]
+            if into is self._done and into[name] == 0:
+                self._started.add(name)
 
         signal.subscribe_reading(told)
 
@@ -226,6 +231,7 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
         if self.busy:
             raise HardwareError(f"{self.name} is moving. Wait for its status, or stop() it first.")
         self._stop_wanted = self._stop_success = False
+        self._started.clear()
         self._motion = WatchableAsyncStatus(self._move(goal), name=self.name)
         return self._motion
 
@@ -294,7 +300,7 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
         self, goal: Mapping[str, float], start: Mapping[str, float], puts: Mapping[str, AsyncStatus[None]]
     ) -> AsyncIterator[float]:
         """Shares of the way, until all motors are done; raise if one fails, hangs or is lost."""
-        progress = asked = time.monotonic()
+        began = progress = asked = time.monotonic()
         before: dict[str, float] = {}
         while True:
             await asyncio.sleep(POLL_S)
@@ -302,12 +308,10 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
             for name, status in puts.items():
                 if status.done and not status.success and not self._stop_wanted:
                     raise lost(self.parts[name].pv.pv) from status.exception()
-            if all(status.done for status in puts.values()) or self._stop_wanted:
-                # A record may end the put before the motion: its own word counts.
-                done = await asyncio.gather(*(fresh(self.parts[n].motor.motor_done_move) for n in goal))
-                if all(value == 1 for value in done) and (
-                    not self._stop_wanted or now - progress > 3 * POLL_S
-                ):
+            if self._stop_wanted or all(status.done for status in puts.values()):
+                # A record may end the put before the motion, and even before it starts: its own word counts.
+                await self.refresh()
+                if all(self._at_rest(name, goal[name], now - began) for name in puts):
                     return
             here = {name: self._readback[name] for name in goal}
             if here != before:
@@ -318,6 +322,12 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
                 await self.refresh()
                 asked = now
             yield self._share(start, goal)
+
+    def _at_rest(self, name: str, goal: float, elapsed_s: float) -> bool:
+        if self._done[name] != 1:
+            return False
+        arrived = abs(self.position[name] - goal) <= self.tolerances[name]
+        return arrived or name in self._started or elapsed_s > NO_START_S
 
     def _share(self, start: Mapping[str, float], goal: Mapping[str, float]) -> float:
         here = self.position

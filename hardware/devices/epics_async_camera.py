@@ -51,8 +51,8 @@ class AsyncCamPVs(Device):
     def __init__(self, prefix: str, name: str = "") -> None:
         self.acquire_time = epics_signal_rw(float, f"{prefix}AcquireTime")
         # A put with completion would end with the exposure: its end is watched for.
-        self.acquire = epics_signal_rw(int, f"{prefix}Acquire", wait=False)
-        self.acquiring = epics_signal_r(int, f"{prefix}Acquire_RBV")
+        self.acquire = epics_signal_rw(bool, f"{prefix}Acquire", wait=False)
+        self.acquiring = epics_signal_r(bool, f"{prefix}Acquire_RBV")
         self.image_mode = epics_signal_rw(ImageMode, f"{prefix}ImageMode")
         self.trigger_mode = epics_signal_rw(TriggerMode, f"{prefix}TriggerMode")
         self.num_images = epics_signal_rw(int, f"{prefix}NumImages")
@@ -196,7 +196,7 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
     @AsyncStatus.wrap
     async def stage(self) -> None:
         """Single images, triggered by software."""
-        await self.cam.acquire.set(0, timeout=ANSWER_S)
+        await self.cam.acquire.set(False, timeout=ANSWER_S)
         await self.cam.image_mode.set(ImageMode.SINGLE, timeout=ANSWER_S)
         await self.cam.trigger_mode.set(TriggerMode.INTERNAL, timeout=ANSWER_S)
         await self.cam.num_images.set(1, timeout=ANSWER_S)
@@ -238,14 +238,14 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
         """Nothing to do: the plan triggers again."""
 
     async def _shut(self) -> None:
-        await self.cam.acquire.set(0, timeout=ANSWER_S)
+        await self.cam.acquire.set(False, timeout=ANSWER_S)
 
     async def _expose(self) -> AsyncIterator[WatcherUpdate[float]]:
         seconds = check_exposure(self.name, await self.exposure_s.get_value())
         try:
             await self.cam.acquire_time.set(seconds, timeout=ANSWER_S)
             before = await fresh(self.image_plugin.unique_id)
-            await self.cam.acquire.set(1, timeout=ANSWER_S)
+            await self.cam.acquire.set(True, timeout=ANSWER_S)
             async for done_s in self._wait(seconds, before):
                 share = done_s / seconds
                 yield WatcherUpdate(

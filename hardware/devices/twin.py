@@ -7,12 +7,12 @@ Positions are degrees and mm, times are on the instrument's clock.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from ophyd import Device
 
 from lauepilot.hardware.devices.action import PATIENCE_S, TICK_S, TimedAction, TimedStatus
@@ -38,7 +38,7 @@ class _OnBackend(Device):  # type: ignore[misc]
         lock: threading.RLock | None = None,
         **kwargs: Any,
     ) -> None:
-        if not np.isfinite(realtime_factor) or realtime_factor < 0.0:
+        if not math.isfinite(realtime_factor) or realtime_factor < 0.0:
             raise ValueError(
                 f"realtime_factor must be 0 (at once) or a positive number; {realtime_factor!r} came. "
                 "1 runs the instrument's clock at the wall's speed, 60 makes a minute a second."
@@ -110,7 +110,7 @@ class Goniometer(Axes, _OnBackend):
         action = self._action
         here = {name: float(value) for name, value in self.backend.positions.items()}
         if action is not None and action.running:
-            here |= self._underway(self._start, self._goal, action.elapsed_s)
+            here |= self.chain.underway(self._start, self._goal, action.elapsed_s)
         return here
 
     def set(self, positions: Mapping[str, float]) -> TimedStatus:
@@ -129,27 +129,16 @@ class Goniometer(Axes, _OnBackend):
         self.chain.check(goal)
         if self.busy:
             raise HardwareError(f"{self.name} is moving. Wait for its status, or stop() it first.")
-        self._start = {name: float(self.backend.positions[name]) for name in goal}
+        self._start = {name: float(value) for name, value in self.backend.positions.items()}
+        self.chain.check_move(self._start, goal)
         self._goal = goal
         duration = self.chain.move_time_s(self._start, goal)
         return self._begin(self._action_of(duration, self._arrive))
 
-    def _underway(
-        self, start: Mapping[str, float], goal: Mapping[str, float], elapsed_s: float
-    ) -> dict[str, float]:
-        """Where the axes are after so many seconds, each at its own speed."""
-        place = {}
-        for name, end in goal.items():
-            way = end - start[name]
-            place[name] = start[name] + float(np.sign(way)) * min(
-                abs(way), self.chain.axis(name).speed * elapsed_s
-            )
-        return place
-
     def _arrive(self, elapsed_s: float) -> None:
         duration = self.chain.move_time_s(self._start, self._goal)
         whole = elapsed_s >= duration
-        place = self._goal if whole else self._underway(self._start, self._goal, elapsed_s)
+        place = self._goal if whole else self.chain.underway(self._start, self._goal, elapsed_s)
         with self._lock:
             self.backend.move(place)
         self.check_within(self.backend.positions)
