@@ -365,21 +365,10 @@ class IndexAndMove:
             )
         self._elsewhere += 1
         self._unsure = 0
-        where = self._other_place(observation)
+        where = task.instrument.goniometer.elsewhere(observation.axes, self._elsewhere)
         self._queue.append(Expose(observation.exposure_s, "The same exposure from another side."))
         text = ", ".join(f"{k} {v:.1f}" for k, v in where.items())
         return Move(where, f"{said}: look from another side, {text}.")
-
-    def _other_place(self, observation: Observation) -> dict[str, float]:
-        """Every axis 17 to 31 degrees on, towards the middle of its range: another set of planes reflects."""
-        out = {}
-        for k, axis in enumerate(self.task.instrument.goniometer.rotations):
-            here = observation.axes.get(axis.name, 0.0)
-            middle = 0.5 * (axis.limits[0] + axis.limits[1])
-            way = 1.0 if here < middle or (here == middle and (k + self._elsewhere) % 2) else -1.0
-            step = min(17.0 + 7.0 * ((k + self._elsewhere) % 3), 0.25 * (axis.limits[1] - axis.limits[0]))
-            out[axis.name] = float(min(max(here + way * step, axis.limits[0]), axis.limits[1]))
-        return out
 
     def _clip(self, seconds: float) -> float:
         return float(min(max(seconds, 1e-3), self.task.max_exposure_s))

@@ -58,7 +58,8 @@ class Interlock:
         cls, instrument: Instrument, max_exposure_s: float, obstacles: tuple[Collisions, ...] = ()
     ) -> Interlock:
         """That of an instrument, with its forbidden regions and further ``obstacles``."""
-        return cls(instrument.goniometer, max_exposure_s, (*instrument.forbidden, *obstacles))
+        known = (*instrument.forbidden, *instrument.goniometer.obstacles)
+        return cls(instrument.goniometer, max_exposure_s, (*known, *obstacles))
 
     def check(
         self,

@@ -6,11 +6,13 @@ last axis holds the crystal. Directions are those at zero angles, in the laborat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from lauepilot.simulator.conventions import FloatArray, axis_rotation
 
@@ -75,7 +77,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Goniometer:
-    """A chain of axes, outermost first."""
+    """A chain of axes, outermost first.
+
+    Its axes can be anywhere within their limits, in any order. Stages of which that is not true (`ArmGoniometer`) say
+    so in `obstacles`, `check_move`, `settings`, `grid`, `refine`, `elsewhere`, `move_time_s` and `underway`: all that
+    `lauepilot.simulator.reach`, devices and agents ask.
+    """
 
     axes: tuple[Axis, ...]
 
@@ -107,6 +114,20 @@ class Goniometer:
         for name, position in positions.items():
             self.axis(name).check(position)
 
+    @property
+    def rest(self) -> dict[str, float]:
+        """Where the axes stand at rest: at zero, or at the limit next to it."""
+        return {a.name: min(max(0.0, a.limits[0]), a.limits[1]) for a in self.axes}
+
+    @property
+    def obstacles(self) -> tuple[Any, ...]:
+        """Who knows what the stage itself would hit, for an interlock: each has ``problem(start, goal) -> str``."""
+        return ()
+
+    def check_move(self, start: Mapping[str, float], goal: Mapping[str, float]) -> None:
+        """Refuse a move from ``start`` of the axes named in ``goal`` (`ReachError`); positions in degrees, mm."""
+        self.check(goal)
+
     def matrix(self, positions: Mapping[str, float]) -> FloatArray:
         """``Z`` (3, 3) at these positions in degrees; axes that are not named stand at zero."""
         z = np.eye(3)
@@ -133,6 +154,77 @@ class Goniometer:
             if travel > 0.0:
                 longest = max(longest, travel / axis.speed + axis.settle_s)
         return longest
+
+    def underway(
+        self, start: Mapping[str, float], goal: Mapping[str, float], elapsed_s: float
+    ) -> dict[str, float]:
+        """Where the axes named in ``goal`` are so many seconds after they left ``start``, each at its own speed."""
+        place = {}
+        for name, end in goal.items():
+            way = end - start.get(name, 0.0)
+            far = min(abs(way), self.axis(name).speed * elapsed_s)
+            place[name] = start.get(name, 0.0) + float(np.sign(way)) * far
+        return place
+
+    def settings(self, z: FloatArray, held: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+        """All settings of the rotation axes for rotations (n, 3, 3), limits and full turns not looked at.
+
+        Parameters
+        ----------
+        z
+            Wanted rotations; chains of fewer than three axes reach few.
+        held
+            (k,) radians: where an axis stays that the rotation does not fix.
+
+        Returns
+        -------
+        Index of the rotation (r,), and angles (r, k) in radians.
+
+        Raises
+        ------
+        ValueError
+            If there are more than three rotation axes.
+        """
+        # Inverse kinematics stands on this module.
+        from lauepilot.simulator.kinematics import expand_locked, solve_chain, unit_directions
+
+        solutions = solve_chain(unit_directions(self.rotations), z, held, 0.5e-9, check=False)
+        return expand_locked(self.rotations, solutions, held)
+
+    def grid(self) -> FloatArray:
+        """Settings (g, k) in radians, within the limits, from which no setting is far."""
+        points = {0: 1, 1: 721, 2: 41}.get(len(self.rotations), 13)
+        ranges = [np.linspace(*np.deg2rad(axis.limits), points) for axis in self.rotations]
+        if not ranges:
+            return np.zeros((1, 0))
+        return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, len(ranges))
+
+    def refine(self, start: FloatArray, miss: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """The setting (k,) in radians near ``start``, within the limits, where a rotation vector ``miss(z)`` is least."""
+        if not len(start):
+            return start
+        names = [axis.name for axis in self.rotations]
+        bounds = np.deg2rad([axis.limits for axis in self.rotations]).T
+
+        def missed(t: FloatArray) -> FloatArray:
+            return miss(self.matrix(dict(zip(names, np.rad2deg(t), strict=True))))
+
+        found = least_squares(missed, start, bounds=bounds, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=200)
+        return np.asarray(found.x)
+
+    def elsewhere(self, here: Mapping[str, float], count: int) -> dict[str, float]:
+        """Positions of the rotation axes (degrees) that show another side of the crystal, the ``count``-th such place.
+
+        Every axis goes 17 to 31 degrees on, towards the middle of its range: another set of planes reflects.
+        """
+        out = {}
+        for k, axis in enumerate(self.rotations):
+            now = here.get(axis.name, 0.0)
+            middle = 0.5 * (axis.limits[0] + axis.limits[1])
+            way = 1.0 if now < middle or (now == middle and (k + count) % 2) else -1.0
+            step = min(17.0 + 7.0 * ((k + count) % 3), 0.25 * (axis.limits[1] - axis.limits[0]))
+            out[axis.name] = float(min(max(now + way * step, axis.limits[0]), axis.limits[1]))
+        return out
 
     def turned(self, errors: Sequence[FloatArray]) -> Goniometer:
         """This goniometer with each axis direction turned by a rotation matrix (3, 3): one per axis, for misdirection."""

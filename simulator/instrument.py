@@ -17,6 +17,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lauepilot.simulator.arm.model import ArmError
+from lauepilot.simulator.arm.mount import ArmStage
 from lauepilot.simulator.beams import spectrum_problems
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.detector import Background, Detector, Region, Sensor
@@ -237,16 +239,29 @@ class _Sample(_Model):
     air_path_mm: NotNegative = 0.0
 
 
-class _Instrument(_Model):
+class _Common(_Model):
     name: str
     title: str
     beam: _Beam
     detectors: Annotated[tuple[_Detector, ...], Field(min_length=1)]
-    goniometer: Annotated[tuple[_Axis, ...], Field(min_length=1)]
     sample: _Sample = _Sample()
     exposure_s: Positive
     source: str = ""
     forbidden: tuple[_Forbidden, ...] = ()
+
+
+class _Instrument(_Common):
+    goniometer: Annotated[tuple[_Axis, ...], Field(min_length=1)]
+
+    def stage(self) -> Goniometer:
+        return Goniometer(tuple(Axis(**a.model_dump()) for a in self.goniometer))
+
+
+class _ArmInstrument(_Common):
+    goniometer: ArmStage
+
+    def stage(self) -> Goniometer:
+        return self.goniometer.build()
 
 
 def instrument_names() -> tuple[str, ...]:
@@ -300,14 +315,20 @@ def parse_instrument(text: str, origin: str = "<text>") -> Instrument:
         raise InstrumentError(
             f"{origin} must hold keys such as name, beam, detectors; it holds {type(raw).__name__}."
         )
-    wrong, model = _spectrum_lines(raw), None
+    kind = _ArmInstrument if isinstance(raw.get("goniometer"), Mapping) else _Instrument
+    wrong: list[str] = _spectrum_lines(raw)
+    model: _Instrument | _ArmInstrument | None = None
     try:
-        model = _Instrument.model_validate(raw)
+        model = kind.model_validate(raw)
     except ValidationError as error:
         wrong = _lines(error) + wrong
     if model is None or wrong:
         raise InstrumentError(f"{origin} is not a valid instrument:\n" + "\n".join(wrong))
-    names = [a.name for a in model.goniometer]
+    try:
+        stage = model.stage()
+    except ArmError as error:
+        raise InstrumentError(f"{origin}: {error}") from None
+    names = list(stage.names)
     if len(set(names)) != len(names):
         raise InstrumentError(f"{origin}: goniometer: axis names must differ; got {', '.join(names)}.")
     for zone in model.forbidden:
@@ -320,7 +341,7 @@ def parse_instrument(text: str, origin: str = "<text>") -> Instrument:
         title=model.title,
         beam=Beam(**model.beam.model_dump()),
         detectors=tuple(d.build() for d in model.detectors),
-        goniometer=Goniometer(tuple(Axis(**a.model_dump()) for a in model.goniometer)),
+        goniometer=stage,
         sample=Sample(**model.sample.model_dump()),
         exposure_s=model.exposure_s,
         source=model.source,

@@ -7,12 +7,11 @@ for a target without a secondary direction, the free turn about the primary are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
 
 from lauepilot.simulator.conventions import FloatArray, rotation_between, rotation_vector
 from lauepilot.simulator.goniometer import Axis, Goniometer, ReachError
@@ -22,8 +21,6 @@ from lauepilot.simulator.kinematics import (
     angle_about,
     chain_matrices,
     checked_rotation,
-    expand_locked,
-    solve_chain,
     unit_directions,
 )
 from lauepilot.simulator.target import Lattice, Target
@@ -32,6 +29,7 @@ from lauepilot.simulator.target import Lattice, Target
 EXACT = 1e-9
 _TIE = 1e-6  # radians: settings that miss by as much but for this are equally near
 _TURNS = np.deg2rad(np.arange(0.0, 360.0, 5.0))
+_BLOCKED = 12  # settings without a way to them, after which no further one is tried
 _REFINED = 6  # candidates of the coarse scan of the free turn that are followed up
 _ZOOM = np.linspace(-1.0, 1.0, 9)
 _NO_LIMIT = (-np.inf, np.inf)
@@ -119,10 +117,10 @@ class _Problem:
         if self.target.secondary is None and len(axes) < 3:
             # The free turn is an axis of its own, unlimited and without cost: R(-turn) Z = L S^T U^T.
             free = Axis("", "rotation", (self.along[0], self.along[1], self.along[2]), _NO_LIMIT, np.inf, 0.0)
-            axes, held = (free, *axes), np.concatenate([[0.0], held])
-        solutions = solve_chain(unit_directions(axes), z, held, 0.5 * EXACT, check=False)
-        row, angles = expand_locked(axes, solutions, held)
-        return self._score(index[row], np.rad2deg(angles[:, len(axes) - len(self.axes) :]))
+            row, angles = Goniometer((free, *axes)).settings(z, np.concatenate([[0.0], held]))
+        else:
+            row, angles = self.goniometer.settings(z, held)
+        return self._score(index[row], np.rad2deg(angles[:, angles.shape[1] - len(axes) :]))
 
     def _score(self, index: NDArray[np.intp], positions: FloatArray) -> _Scored:
         """Choose for each axis the image by full turns inside the limits (or least outside) that is nearest to here."""
@@ -199,15 +197,7 @@ class _Problem:
 
         Of settings as near as each other (a plane's two sides, full turns) it is the one soonest there.
         """
-        axes, directions = self.axes, unit_directions(self.axes)
-        bounds = np.deg2rad(np.array([axis.limits for axis in axes]).reshape(-1, 2))
-        points = {0: 1, 1: 721, 2: 41}.get(len(axes), 13)
-        ranges = [np.linspace(low, high, points) for low, high in bounds]
-        grid = (
-            np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, len(axes))
-            if axes
-            else np.zeros((1, 0))
-        )
+        directions, grid = unit_directions(self.axes), self.goniometer.grid()
         every = self.distinct() if self.target.secondary is None else np.arange(len(self.symmetry))
         holder = self.u @ self.symmetry[every]
         z = chain_matrices(directions, grid)
@@ -219,16 +209,7 @@ class _Problem:
         for column in np.argsort(-closeness.max(axis=0), kind="stable")[:4]:
             index = int(every[column])
             start = grid[int(np.argmax(closeness[:, column]))]
-            if axes:
-                start = least_squares(
-                    lambda t, i=index: self.miss(chain_matrices(directions, t), i),
-                    start,
-                    bounds=bounds.T,
-                    xtol=1e-15,
-                    ftol=1e-15,
-                    gtol=1e-15,
-                    max_nfev=200,
-                ).x
+            start = self.goniometer.refine(start, lambda z, i=index: self.miss(z, i))
             angle = float(np.linalg.norm(self.miss(chain_matrices(directions, start), index)))
             found.append((angle, index, np.rad2deg(start)))
         least = min(angle for angle, _, _ in found)
@@ -236,6 +217,20 @@ class _Problem:
         placed = self._score(np.array([i for _, i, _ in ties]), np.stack([p for _, _, p in ties]))
         soonest = int(np.argmin(placed.cost))
         return ties[soonest][0], ties[soonest][1], placed.positions[soonest]
+
+    def passable(self, rows: _Scored) -> Iterator[tuple[int, FloatArray]]:
+        """Rows within the limits to which the stage finds its way from here."""
+        here = {axis.name: float(p) for axis, p in zip(self.axes, self.current, strict=True)}
+        blocked = 0
+        for index, positions, beyond in zip(rows.index, rows.positions, rows.beyond, strict=True):
+            if beyond != 0.0 or blocked >= _BLOCKED:
+                continue
+            try:
+                self.goniometer.check_move(here, dict(zip(here, map(float, positions), strict=True)))
+            except ReachError:
+                blocked += 1
+            else:
+                yield int(index), positions
 
     def result(self, index: int, positions: FloatArray) -> Reach:
         """The setting as a `Reach`."""
@@ -263,7 +258,7 @@ def reach(
     Parameters
     ----------
     goniometer
-        Up to three rotation axes; translations are left where they are.
+        Up to three rotation axes, or a stage that knows its own settings (an arm); translations are left where they are.
     u_holder
         ``U`` (3, 3): the crystal in the frame of the sample holder.
     target
@@ -285,13 +280,15 @@ def reach(
     """
     problem = _problem(goniometer, u_holder, target, crystal, current)
     found = problem.best()
-    if len(found.cost) and found.beyond[0] == 0.0:
-        exact = problem.result(int(found.index[0]), found.positions[0])
+    for index, positions in problem.passable(found):
+        exact = problem.result(index, positions)
         if exact.error_rad <= EXACT:
             return exact
+        break
     angle, index, positions = problem.nearest()
     nearest = problem.result(index, positions)
-    if angle <= max(EXACT, np.deg2rad(tolerance_deg)):
+    one = _Scored(np.array([index]), positions[None], np.zeros(1), np.zeros(1))
+    if angle <= max(EXACT, np.deg2rad(tolerance_deg)) and any(problem.passable(one)):
         return nearest
     raise _refusal(problem, found, nearest)
 
@@ -312,19 +309,21 @@ def all_ways(
     settings of the axes are listed. Empty if there is none.
     """
     problem = _problem(goniometer, u_holder, target, crystal, current)
-    if target.secondary is None and len(problem.axes) == 3:
+    single = target.secondary is None and len(problem.axes) >= 3
+    if single:
         rows = [problem.best_turn(np.array([i])) for i in problem.distinct()]
-        rows = [_Scored(r.index[:1], r.positions[:1], r.beyond[:1], r.cost[:1]) for r in rows]
     else:
         every = problem.distinct() if target.secondary is None else np.arange(len(problem.symmetry))
         rows = [problem.settings(every, np.zeros(len(every)))]
     found: list[tuple[FloatArray, Reach]] = []
     for part in rows:
-        for index, positions, beyond in zip(part.index, part.positions, part.beyond, strict=True):
-            setting = problem.result(int(index), positions)
+        for index, positions in problem.passable(part):
+            setting = problem.result(index, positions)
             same = (np.allclose(list(r.positions.values()), positions, atol=1e-6) for _, r in found)
-            if beyond == 0.0 and setting.error_rad <= EXACT and not any(same):
+            if setting.error_rad <= EXACT and not any(same):
                 found.append((problem.symmetry[index], setting))
+            if single:
+                break
     return sorted(found, key=lambda way: way[1].move_time_s)
 
 
@@ -354,6 +353,12 @@ def _refusal(problem: _Problem, found: _Scored, nearest: Reach) -> OutOfReachErr
         f"The nearest reachable orientation (symmetry counted) is {np.rad2deg(nearest.error_rad):.3f} deg off, "
         f"at {place or 'rest'} deg. Remount the crystal, choose another target, or accept that one."
     )
+    if problem.goniometer.obstacles:
+        why = (
+            f"The target cannot be reached: no setting of {names} that this stage can take, and go to from where it stands, "
+            "gives it. "
+        )
+        return OutOfReachError(why + hint, nearest, "", float("nan"), float("nan"))
     if len(found.cost) == 0:
         why = f"The target cannot be reached: no setting of the rotation axes ({names}) gives it, limits or not. "
         return OutOfReachError(why + hint, nearest, "", float("nan"), float("nan"))

@@ -110,9 +110,7 @@ class Twin:
             )
         drawn = self.faults.draw(self.instrument, rng)
         self.truth = Truth(orientation, drawn.instrument, drawn)
-        self._positions = {
-            a.name: min(max(0.0, a.limits[0]), a.limits[1]) for a in self.instrument.goniometer.axes
-        }
+        self._positions = self.instrument.goniometer.rest
         self._carried = {
             a.name: self._positions[a.name] + rng.uniform(-0.5, 0.5) * a.backlash
             for a in drawn.instrument.goniometer.axes
@@ -152,7 +150,7 @@ class Twin:
             If an axis is unknown or would leave its limits; then nothing moves.
         """
         goniometer = self.instrument.goniometer
-        goniometer.check(positions)
+        goniometer.check({**self._positions, **positions})
         goal = {}
         for name, position in positions.items():
             axis = goniometer.axis(name)
