@@ -38,8 +38,12 @@ def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
 
 def close_run(exit_status: str, reason: str) -> Plan:
     """Close the run, once: whoever pauses just then resumes after it, instead of recording into a closed run."""
+
+    def end() -> Plan:
+        return (yield from bps.close_run(exit_status=exit_status, reason=reason))
+
     yield from bps.checkpoint()
-    yield from bpp.rewindable_wrapper(bps.close_run(exit_status=exit_status, reason=reason), False)  # type: ignore[no-untyped-call]
+    yield from bpp.rewindable_wrapper(end(), False)  # type: ignore[no-untyped-call]
 
 
 def _patiently(stub: Any) -> Plan:
