@@ -169,6 +169,8 @@ def instrument_yaml(instrument: Instrument, comment: str = "") -> str:
         ],
         "sample": _plain(asdict(instrument.sample)),
     }
+    if instrument.forbidden:
+        plain["forbidden"] = [_plain(asdict(zone)) for zone in instrument.forbidden]
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     text: str = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=125, allow_unicode=True)
     return head + text
