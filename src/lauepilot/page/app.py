@@ -101,8 +101,8 @@ class Page:
                     'dense no-caps aria-label="Scale of the counts"'
                 )
                 self.scale.on_value_change(self.update)
-                ui.label("contrast")
-                self.contrast = ui.slider(min=-2.0, max=2.0, step=0.1, value=0.0).style("width: 72px")
+                ui.label("◐").props('title="contrast" aria-hidden=true')
+                self.contrast = ui.slider(min=-2.0, max=2.0, step=0.1, value=-0.6).style("width: 52px")
                 self.contrast.props('aria-label="Contrast"').on_value_change(self.update)
                 for text, label, call in (
                     ("+", "Zoom in", "zoom(1.5)"),
@@ -151,11 +151,15 @@ class Page:
             self._choices()
         with ui.element("div").classes("panel grow"):
             ui.html("<h2>Log</h2>", sanitize=False)
-            self.log = ui.element("div").classes("log").props('id="log" role=log tabindex=0 aria-label="Log"')
+            self.log = (
+                ui.element("div")
+                .classes("log")
+                .props('id="log" role=log tabindex=0 aria-label="Log, newest first"')
+            )
 
     def _choices(self) -> None:
         first = self.session.standing().choice
-        faults = {name: f"faults: {name}" for name in self.maker.faults}
+        faults = list(self.maker.faults)
         with ui.element("div").classes("setup"):
             crystals = list(dict.fromkeys((*self.maker.crystals, first.crystal)))
             self.crystal = ui.select(crystals, label="Crystal", value=first.crystal, with_input=True)
@@ -164,9 +168,8 @@ class Page:
             self.fields: list[Any] = [self.crystal, self.exposure, self.target]
             self.faults = self.speed = None
             if faults:
-                self.faults = ui.select(faults, label="Simulated instrument", value=first.faults)
-                speeds = {**SPEEDS, first.speed: SPEEDS.get(first.speed, f"{first.speed:g} × faster")}
-                self.speed = ui.select(speeds, label="Its clock", value=first.speed)
+                self.faults = ui.select(faults, label="Faults (simulated)", value=first.faults)
+                self.speed = ui.select(_with(SPEEDS, first.speed), label="Its clock", value=first.speed)
                 self.fields += [self.faults, self.speed]
             for item, name in zip(
                 self.fields, ("crystal", "exposure", "target", "faults", "speed"), strict=False
@@ -186,12 +189,15 @@ class Page:
         """
         try:
             seconds = float(self.exposure.value)
+            speed = 1.0 if self.speed is None else float(self.speed.value)
         except (TypeError, ValueError):
-            raise ValueError("The usual exposure must be a number of seconds.") from None
+            raise ValueError(
+                "The usual exposure must be a number of seconds, and the clock's speed one too."
+            ) from None
         return Choice(
             str(self.crystal.value or ""), str(self.target.value or ""), seconds,
             "" if self.faults is None else str(self.faults.value),
-            1.0 if self.speed is None else float(self.speed.value),
+            speed,
         )  # fmt: skip
 
     async def _check(self) -> None:
@@ -262,6 +268,8 @@ class Page:
             wanted = replace(at.choice)
             values = (wanted.crystal, wanted.exposure_s, wanted.target, wanted.faults, wanted.speed)
             for item, value in zip(self.fields, values, strict=False):
+                if isinstance(item, ui.select) and value not in item.options:
+                    item.set_options(_with(item.options, value))
                 if item.value != value:
                     item.set_value(value)
         for item in self.fields:
@@ -288,13 +296,10 @@ class Page:
             return
         self._line = lines[-1].number
         with self.log:
-            for line in lines[-200:]:
-                ui.html(line_html(line), sanitize=False)
-        for old in list(self.log.default_slot.children)[:-200]:
+            for line in lines[-200:]:  # the newest on top, where it is seen without scrolling
+                ui.html(line_html(line), sanitize=False).move(target_index=0)
+        for old in list(self.log.default_slot.children)[200:]:
             self.log.remove(old)
-        ui.run_javascript(
-            "setTimeout(() => { const l = document.getElementById('log'); if (l) l.scrollTop = l.scrollHeight; }, 50)"
-        )
 
     @staticmethod
     def _classes(element: Element, classes: str) -> None:
@@ -307,6 +312,13 @@ class Page:
             button.props(remove="disabled title") if enabled else button.props(
                 f'disabled title="{_quoted(otherwise)}"'
             )
+
+
+def _with(options: Any, value: Any) -> Any:
+    """Options of a field, and one more that another browser or the command line chose."""
+    if value in options:
+        return options
+    return {**options, value: f"{value:g} × faster"} if isinstance(options, dict) else [*options, value]
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,6 @@ export default {
   props: { src: String, marks: Object, found: Boolean, predicted: Boolean, contrast: Number, label: String },
   watch: {
     src() { this.load(); },
-    marks() { this.fresh(); },
     found() { this.ask(); },
     predicted() { this.ask(); },
     contrast() { this.shade(); this.ask(); },
@@ -16,6 +15,7 @@ export default {
   mounted() {
     this.at = { scale: 1, x: 0, y: 0, width: 1, height: 1, whole: true };
     this.greys = null;
+    this.drawn = null; // the marks of the frame that is drawn: new ones wait for theirs
     this.shaded = document.createElement("canvas");
     this.ink = this.$refs.canvas.getContext("2d");
     this.sizes = new ResizeObserver(() => this.resize());
@@ -26,9 +26,9 @@ export default {
   unmounted() { this.sizes.disconnect(); },
   methods: {
     load() {
-      if (!this.src) return;
+      if (!this.src) { this.greys = this.drawn = null; this.ask(); return; }
       const image = new Image();
-      const wanted = this.src;
+      const wanted = this.src, marks = this.marks;
       image.onload = () => {
         if (wanted !== this.src) return;
         this.shaded.width = image.naturalWidth;
@@ -37,8 +37,9 @@ export default {
         brush.drawImage(image, 0, 0);
         this.greys = brush.getImageData(0, 0, image.naturalWidth, image.naturalHeight);
         this.level = Uint8Array.from({ length: this.greys.data.length / 4 }, (_, i) => this.greys.data[4 * i]);
+        this.drawn = marks;
         this.shade();
-        this.ask();
+        if (this.at.whole) this.fit(); else this.ask();
         this.$el.dataset.shown = wanted;
       };
       image.src = wanted;
@@ -51,9 +52,8 @@ export default {
       for (let i = 0, j = 0; i < this.level.length; i++, j += 4) out[j] = out[j + 1] = out[j + 2] = table[this.level[i]];
       this.shaded.getContext("2d").putImageData(this.greys, 0, 0);
     },
-    size() { return (this.marks && this.marks.shape) || [1000, 1000]; },
+    size() { return (this.drawn && this.drawn.shape) || [1000, 1000]; },
     smallest() { const [rows, cols] = this.size(); return Math.min(this.at.width / cols, this.at.height / rows); },
-    fresh() { if (this.at.whole) this.fit(); else this.ask(); },
     resize() {
       const dots = window.devicePixelRatio || 1;
       Object.assign(this.at, { width: Math.max(this.$el.clientWidth, 1), height: Math.max(this.$el.clientHeight, 1) });
@@ -132,9 +132,9 @@ export default {
       ink.lineWidth = 1;
       ink.strokeStyle = INK.line;
       ink.strokeRect(left, top, cols * at.scale, rows * at.scale);
-      if (!this.marks || !this.marks.shape) return;
+      if (!this.drawn || !this.drawn.shape) return;
       ink.setLineDash([4, 3]);
-      for (const region of this.marks.blind) {
+      for (const region of this.drawn.blind) {
         const [x, y] = spot(region.centre), [w, h] = region.size.map((s) => s * at.scale);
         ink.beginPath();
         if (region.shape === "circle") ink.ellipse(x, y, w / 2, h / 2, 0, 0, 2 * Math.PI);
@@ -152,9 +152,9 @@ export default {
         ink.lineWidth = known ? 1.8 : 1.1;
         ink.setLineDash(known ? [] : [2, 2]);
         ink.beginPath();
-        this.marks.found.forEach((place, i) => {
+        this.drawn.found.forEach((place, i) => {
           const p = spot(place);
-          if (this.marks.known[i] !== known || !seen(p)) return;
+          if (this.drawn.known[i] !== known || !seen(p)) return;
           ink.moveTo(p[0] + 7, p[1]);
           ink.arc(p[0], p[1], 7, 0, 2 * Math.PI);
         });
@@ -167,7 +167,7 @@ export default {
       ink.strokeStyle = INK.predicted;
       ink.lineWidth = 1.6;
       ink.beginPath();
-      const there = this.marks.predicted.map(spot);
+      const there = this.drawn.predicted.map(spot);
       for (const p of there.filter(seen)) {
         ink.moveTo(p[0] - 4, p[1] - 4); ink.lineTo(p[0] + 4, p[1] + 4);
         ink.moveTo(p[0] - 4, p[1] + 4); ink.lineTo(p[0] + 4, p[1] - 4);
@@ -181,7 +181,7 @@ export default {
       let room = this.at.whole ? 14 : 60;
       there.forEach((p, i) => {
         if (!room || !seen(p)) return;
-        const text = sign(this.marks.hkl[i]), b = [p[0] + 9, p[1] - 16, p[0] + 11 + ink.measureText(text).width, p[1] + 2];
+        const text = sign(this.drawn.hkl[i]), b = [p[0] + 9, p[1] - 16, p[0] + 11 + ink.measureText(text).width, p[1] + 2];
         if (taken.some((t) => b[0] < t[2] && t[0] < b[2] && b[1] < t[3] && t[1] < b[3])) return;
         taken.push(b);
         ink.strokeText(text, p[0] + 9, p[1] - 4);

@@ -41,9 +41,9 @@ def application(session: Session, live: Any, host: str, token: str | None) -> Gu
     @app.get("/picture/{number}/{scale}.png")
     def picture(number: int, scale: str) -> Response:
         sight = session.standing().sight
-        if sight is None or scale not in SCALES:
+        if sight is None or sight.number != number or scale not in SCALES:
+            # Never another frame than the one asked for: marks are drawn over it. The page will ask for the newer one.
             raise HTTPException(404, "There is no such pattern.")
-        # The last one, if that is newer than what was asked for: it is the one to look at.
         return Response(
             live.pictures.png(sight, scale), media_type="image/png", headers={"cache-control": "no-store"}
         )
