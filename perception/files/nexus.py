@@ -8,7 +8,7 @@ is ours), and ``sample`` (NXsample, whose axes are a chain of NXtransformations,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def write(path: Path, frame: Frame, instrument: Instrument | None) -> None:
         sample = _group(entry, "sample", "NXsample")
         _write_axes(sample, frame, instrument)
         if instrument is not None:
-            _write_pose(detector, instrument.detector)
+            write_pose(detector, instrument.detector)
 
 
 def _group(parent: Any, name: str, kind: str, **attributes: str) -> Any:
@@ -74,7 +74,8 @@ def _write_axes(sample: Any, frame: Frame, instrument: Instrument | None) -> Non
     sample["depends_on"] = before
 
 
-def _write_pose(group: Any, detector: Detector) -> None:
+def write_pose(group: Any, detector: Detector) -> None:
+    """Write a detector's pose and electronics into its NXdetector; a flat one's as transformations too."""
     group["description"] = json.dumps(
         {
             "name": detector.name,
@@ -128,11 +129,12 @@ def read(path: Path, dataset: str | None, index: int) -> tuple[Frame, Detector |
                     f"Give 0 to {frames - 1}."
                 )
             counts = np.asarray(node[index] if node.ndim == 3 else node[()])
-            if _text(file, "entry/definition") != "NXlauepilot":
+            own = "NXlauepilot" in (_text(file, "entry/definition"), _text(file, "entry/features"))
+            if not own or not node.name.endswith("/counts"):
                 return Frame(
                     counts, _number(file, "entry/count_time", 1.0), metadata={"dataset": node.name}
                 ), None
-            return _own(file, counts)
+            return _own(file, counts, index)
     except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         raise FrameFileError(
             f"{path} cannot be read as HDF5: {error}. The file may be cut off, still be written to, or need a filter "
@@ -140,31 +142,41 @@ def read(path: Path, dataset: str | None, index: int) -> tuple[Frame, Detector |
         ) from error
 
 
-def _own(file: Any, counts: Any) -> tuple[Frame, Detector | None]:
+def _own(file: Any, counts: Any, index: int) -> tuple[Frame, Detector | None]:
     detector = file["entry/instrument/detector"]
-    axes = {str(name): float(node[()]) for name, node in file["entry/sample/transformations"].items()}
+    chain = file["entry/sample/transformations"]
+    axes = {str(name): _at(node, index) for name, node in chain.items()}
     metadata = json.loads(_text(file, "entry/metadata") or "{}")
     frame = Frame(
         counts=counts,
-        live_time_s=float(file["entry/count_time"][()]),
+        live_time_s=_at(file["entry/count_time"], index),
         axes=axes,
         instrument=_text(file, "entry/instrument/name") or "",
-        saturation=float(detector["saturation_value"][()]),
-        gain=float(detector["gain_adu"][()]),
-        offset=float(detector["offset_adu"][()]),
+        saturation=_at(detector["saturation_value"], index),
+        gain=_at(detector["gain_adu"], index),
+        offset=_at(detector["offset_adu"], index),
         metadata={**metadata, "lauepilot": True},
     )
     text = _text(file, "entry/instrument/detector/description")
     if text is None:
         return frame, None
-    d = json.loads(text)
-    background = d["background"]
+    return frame, detector_of(json.loads(text) | {"shape": counts.shape})
+
+
+def _at(node: Any, index: int) -> float:
+    """One number of a frame, or of that frame in a stack."""
+    return float(node[()] if node.shape == () else node[index])
+
+
+def detector_of(d: Mapping[str, Any]) -> Detector:
+    """A detector from its plain values, as they stand in files and in records' start documents."""
+    background = dict(d["background"])
     centre = background["centre_px"]
     background["centre_px"] = None if centre is None else tuple(centre)
-    pose = Detector(
+    return Detector(
         name=d["name"],
         kind=d["kind"],
-        shape=(counts.shape[0], counts.shape[1]),
+        shape=(int(d["shape"][0]), int(d["shape"][1])),
         pixel_mm=(d["pixel_mm"][0], d["pixel_mm"][1]),
         distance_mm=d["distance_mm"],
         centre_px=(d["centre_px"][0], d["centre_px"][1]),
@@ -173,7 +185,6 @@ def _own(file: Any, counts: Any) -> tuple[Frame, Detector | None]:
         sensor=Sensor(**d["sensor"]),
         background=Background(**background),
     )
-    return frame, pose
 
 
 def _dataset(path: Path, file: Any, wanted: str | None) -> Any:

@@ -82,7 +82,9 @@ def test_its_frames_can_be_indexed(lauepilot, lauepilot_json):
 
 def test_pictures_name_planes_as_the_result_does(lauepilot, monkeypatch):
     drawn = []
-    monkeypatch.setattr("lauepilot.cli.align.draw", lambda indexed, path, title: drawn.append(indexed.result))
+    monkeypatch.setattr(
+        "lauepilot.cli.align_report.draw", lambda indexed, path, title: drawn.append(indexed.result)
+    )
     lauepilot("align", "--seed", 1, "--speed", 0, "--faults", "none", "--out", "run")
     u_holder = np.array(read_json("run/ub.json")["U_holder"])
     goniometer = INSTRUMENTS("lab").goniometer
@@ -214,15 +216,16 @@ def test_a_failing_agent_closes_the_record_truthfully(lauepilot, monkeypatch):
     assert (stop["name"], stop["doc"]["exit_status"]) == ("stop", "fail")
 
 
-def test_a_disk_that_fails_leaves_no_half_folder(lauepilot, monkeypatch, tmp_path):
+def test_a_disk_that_fails_keeps_what_was_recorded(lauepilot, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lauepilot.cli.align.write_json", full)
+    monkeypatch.setattr("lauepilot.cli.align_report.write_json", full)
     result = lauepilot("align", "--seed", 1, "--speed", 0, "--out", "run")
     assert result.exit_code == 2
     assert "No space left" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert json.loads((tmp_path / "run/run.json").read_text())["exit_status"] == "success"
+    assert not (tmp_path / "run/summary.json").exists()
 
 
 def test_in_a_process_of_its_own(tmp_path):

@@ -12,7 +12,8 @@ import numpy as np
 from rich.console import Console
 
 from lauepilot.agents.index_and_move import IndexAndMove
-from lauepilot.cli.align import Setup, prepare, ub_of_result, warm_up
+from lauepilot.cli.align import Setup, prepare, warm_up
+from lauepilot.cli.align_report import ub_of_result
 from lauepilot.cli.index import Indexed
 from lauepilot.cli.output import RUNS, Exit, UserError, write_json
 from lauepilot.cli.overview import answer_layer
@@ -21,7 +22,7 @@ from lauepilot.cli.tables import console
 from lauepilot.cli.targets import parse_target
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.page.guard import check_door, is_loopback, new_token
-from lauepilot.hardware.page.job import Choice, Job, Predicted
+from lauepilot.hardware.page.job import Choice, Job, Maker, Predicted
 from lauepilot.hardware.page.session import Session
 from lauepilot.hardware.plans.align import AlignResult
 from lauepilot.perception.indexing.indexer import IndexResult
@@ -280,7 +281,7 @@ def run_page(
     first = Choice(
         crystal, target, usual, "" if epics is not None else faults, 1.0 if epics is not None else speed
     )
-    maker: AlignMaker = (
+    maker: Maker = (
         TwinMaker(instrument, first, seed) if epics is None else EpicsMaker(instrument, first, epics)
     )
     maker.check(first)
