@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from lauepilot.hardware.epics.environment import use_loopback
+
 # The same cases on each run and machine; the first call of a compiled kernel must not count as a slow example.
 settings.register_profile("lauepilot", deadline=None, derandomize=True)
 settings.load_profile("lauepilot")
 
 PROJECT = Path(__file__).parents[1]
+
+# Channel Access on loopback, with ports of this session. Its libraries look at this once, when they are first imported.
+use_loopback()
 
 
 @pytest.fixture(scope="session")

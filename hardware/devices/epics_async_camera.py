@@ -23,7 +23,7 @@ from ophyd_async.epics.core import epics_signal_r, epics_signal_rw
 
 from lauepilot.hardware.devices.epics_async import ANSWER_S, POLL_S, SILENCE_S, fresh
 from lauepilot.hardware.devices.parts import blank_image, check_exposure, check_shape, frame_values
-from lauepilot.hardware.devices.pv import ExposureFacts, image_of, no_frame
+from lauepilot.hardware.devices.pv import ExposureFacts, ended_without_image, image_of, no_frame
 from lauepilot.hardware.errors import HardwareError, StoppedError
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
@@ -280,10 +280,7 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
             elif self._stop_wanted and not await fresh(self.cam.acquiring):
                 return
             elif started and now - idle_since > LATE_IMAGE_S:
-                raise StoppedError(
-                    f"{self.name} was stopped elsewhere during an exposure of {seconds:g} s: no image came. "
-                    "Start again when whoever stopped it agrees."
-                )
+                raise ended_without_image(self.name, seconds)
             if now - began > allowed:
                 raise no_frame(self.name, seconds, now - began, str(await fresh(self.cam.state)))
             yield min(now - began, seconds)

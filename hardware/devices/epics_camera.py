@@ -17,7 +17,7 @@ from ophyd.utils import DisconnectedError
 from lauepilot.hardware.devices.action import TimedStatus
 from lauepilot.hardware.devices.epics import ANSWER_S, POLL_S, fresh
 from lauepilot.hardware.devices.parts import CameraValues, check_exposure, check_shape
-from lauepilot.hardware.devices.pv import ExposureFacts, image_of, lost, no_frame
+from lauepilot.hardware.devices.pv import ExposureFacts, ended_without_image, image_of, lost, no_frame
 from lauepilot.hardware.errors import HardwareError, StoppedError
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
@@ -202,11 +202,7 @@ class EpicsCamera(CameraValues):
             elif self._stop.is_set() and not fresh(self.cam.acquiring):
                 return bool(fresh(self.image_plugin.unique_id) != before)
             elif started and now - idle_since > LATE_IMAGE_S:
-                # It was exposing, and is no more, and gave nothing: somebody closed the shutter.
-                raise StoppedError(
-                    f"{self.name} was stopped elsewhere during an exposure of {seconds:g} s: no image came. "
-                    "Start again when whoever stopped it agrees."
-                )
+                raise ended_without_image(self.name, seconds)
             if now - began > allowed:
                 state = str(self.cam.state.get())
                 self.cam.acquire.put(0, wait=False)

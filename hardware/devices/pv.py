@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.hardware.errors import HardwareError, MotionError
+from lauepilot.hardware.errors import HardwareError, MotionError, StoppedError
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.goniometer import Goniometer as AxisChain
 from lauepilot.simulator.goniometer import ReachError
@@ -141,6 +141,14 @@ def no_frame(camera: str, seconds: float, waited_s: float, state: str) -> Hardwa
     return HardwareError(
         f"{camera} gave no image {waited_s:.1f} s after an exposure of {seconds:g} s was started; its DetectorState_RBV is "
         f"{state!r}. It was stopped. Check its link and its ArrayCallbacks, or restart its IOC; grace_s is how long to wait."
+    )
+
+
+def ended_without_image(camera: str, seconds: float) -> StoppedError:
+    """What to say of a camera that was exposing, is no more, and gave no image."""
+    return StoppedError(
+        f"{camera} ended an exposure of {seconds:g} s without an image. Either somebody stopped it: start again when they "
+        "agree; or the image plugin is off: look at ArrayCallbacks and EnableCallbacks."
     )
 
 

@@ -180,17 +180,20 @@ def show_end(screen: Console, summary: Mapping[str, Any]) -> None:
     acts = [step["decision"] for step in summary["steps"] if step["decision"] in ("Move", "Expose")]
     if outcome == "declared" and acts and acts[-1] == "Move":
         screen.print("no frame after the last move: by dead reckoning from the frame before", style="dim")
-    said = truth["misorientation_deg"]
-    screen.print(
-        f"The truth (it is a simulation): the target is missed by {truth['target_missed_by_deg']:.4f} deg"
-        + ("" if said is None else f", the orientation stated is off by {said:.4f} deg"),
-        style="" if truth["within_tolerance"] or outcome != "declared" else "bold red",
-    )
+    if truth is not None:
+        said = truth["misorientation_deg"]
+        screen.print(
+            f"The truth (it is a simulation): the target is missed by {truth['target_missed_by_deg']:.4f} deg"
+            + ("" if said is None else f", the orientation stated is off by {said:.4f} deg"),
+            style="" if truth["within_tolerance"] or outcome != "declared" else "bold red",
+        )
     moves = "" if summary["n_moves"] is None else f", {summary['n_moves']} moves"
-    screen.print(
-        f"{summary['n_exposures']} exposures{moves}: {summary['clock_s']:.0f} s on the instrument's "
-        f"clock, {summary['dose_s']:.0f} s of them in the beam; {summary['wall_s']:.1f} s here"
+    clock = (
+        ""
+        if summary["clock_s"] is None
+        else f"{summary['clock_s']:.0f} s on the instrument's clock, {summary['dose_s']:.0f} s of them in the beam; "
     )
+    screen.print(f"{summary['n_exposures']} exposures{moves}: {clock}{summary['wall_s']:.1f} s here")
     screen.print(f"written: {summary['folder']}/", soft_wrap=True)
     for name in ("first_pattern", "last_pattern", "ub", "documents"):
         if name in summary["files"]:

@@ -1,0 +1,55 @@
+"""``lauepilot align --epics``: what has to happen before any library of Channel Access is imported.
+
+Those look at their environment once. Without a word from the user they speak to this machine alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+#: Any of these says where the user's IOCs are.
+_TOLD = ("EPICS_CA_ADDR_LIST", "EPICS_CA_AUTO_ADDR_LIST", "EPICS_CA_NAME_SERVERS")
+
+
+def loopback_unless_told(environ: MutableMapping[str, str]) -> bool:
+    """Look for IOCs on this machine alone, if the environment does not say where they are; whether it was so set."""
+    if any(name in environ for name in _TOLD):
+        return False
+    environ |= {"EPICS_CA_ADDR_LIST": "127.0.0.1", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
+    return True
+
+
+def run_align_epics(
+    *,
+    prefix: str | None,
+    devices: Path | None = None,
+    use_async: bool = False,
+    crystal: str,
+    instrument: str,
+    target: str,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Align a crystal on process variables with the plan and the agent that run in process; the exit code.
+
+    Parameters
+    ----------
+    prefix
+        Of all process variables, where they are named as those of ``lauepilot ioc``; None with ``devices``.
+    devices
+        YAML file of devices (`lauepilot.hardware.devices.config`), which also names the instrument.
+    use_async
+        By way of ophyd-async instead of ophyd; with ``devices`` the file says.
+    crystal, instrument, target, out, as_json
+        As of ``lauepilot align``.
+    """
+    loopback_unless_told(os.environ)
+    # Not before: this imports ophyd, which starts Channel Access.
+    from lauepilot.cli.align_epics import align_on_pvs
+
+    return align_on_pvs(
+        prefix=prefix, devices=devices, library="ophyd-async" if use_async else "ophyd", crystal=crystal,
+        instrument=instrument, target=target, out=out, as_json=as_json,
+    )  # fmt: skip
