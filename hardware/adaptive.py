@@ -6,10 +6,10 @@
     RE(bluesky_adaptive.optimize(problem, iterations=None))
     problem.optimizer.outcome, problem.optimizer.get_best_points()
 
-Each of the agent's decisions is one point: the settings of all axes, and the seconds of an exposure there (0 for a move alone).
-The loop asks for it by ``suggest``, moves or exposes, and has the frame looked at; on what comes back by ``ingest`` the agent
-decides again. The decisions are those of `lauepilot.hardware.plans.align.align_crystal`, and pass the same interlock.
-bluesky-adaptive ends its loop before it has recorded the last step: what was decided is in ``decisions``, complete.
+Each of the agent's decisions is one point: the settings of all axes, and the seconds of an exposure there (0 for a move).
+The loop asks for it by ``suggest``, moves or exposes, and has the frame looked at; on what comes back by ``ingest`` the
+agent decides again. The decisions are those of `lauepilot.hardware.plans.align.align_crystal`, and pass the same
+interlock. bluesky-adaptive ends its loop before it has recorded the last step: ``decisions`` holds all.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What bluesky-queueserver loads: devices, plans, agents and a RunEngine; `lauepilot queue-startup` writes the folder."""
