@@ -6,11 +6,11 @@ abort it. Nobody who watches is needed: a run goes on when all browsers are clos
 
 from __future__ import annotations
 
-import inspect
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from bluesky.utils import RunEngineInterrupted
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.page.job import Choice, Job, Maker
 from lauepilot.hardware.page.journal import Journal
-from lauepilot.hardware.page.standing import ACTIVE, BUSY, NotNow, Sight, Standing, State, Watched
+from lauepilot.hardware.page.rest import devices, stop, wait_for_rest
+from lauepilot.hardware.page.standing import ACTIVE, BUSY, SILENT, NotNow, Sight, Standing, State, Watched
 from lauepilot.hardware.plans.align import AlignResult, align_crystal
 from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.observation import Observation
@@ -29,6 +30,9 @@ from lauepilot.simulator.frame import Frame
 
 #: So long after an abort the plan may take to stop the motors; then they are stopped past it, seconds.
 PATIENCE_S = 0.2
+
+#: So long motors and shutter may take to come to rest in a pause, seconds.
+REST_S = 20.0
 
 
 class Session:
@@ -58,6 +62,7 @@ class Session:
         self._began = (0.0, 0.0)
         self._ended: tuple[float, float] | None = None
         self._progress = float("nan")
+        self._axes: dict[str, float] = {}
         self._closed = False
         self._at = Standing(
             State.PREPARING, "Getting ready.", "", float("nan"), maker.first, {}, True, 0.0, 0.0, None, None, None, None, {},
@@ -131,7 +136,7 @@ class Session:
             threading.Thread(target=self._insist, args=command, daemon=True).start()
         self._stop_devices(PATIENCE_S if state in ACTIVE else 0.0)
         if state in BUSY:
-            return "Aborted: motors and shutter are stopped, and the record is closed."
+            return "Aborting: motors and shutter are being stopped."
         return "Nothing runs. Motors and shutter were told to stop."
 
     def close(self, timeout_s: float = 60.0) -> None:
@@ -152,12 +157,19 @@ class Session:
             began, ended = self._began, self._ended
         if job is None:
             return at
-        moving, exposing = bool(job.goniometer.busy), bool(job.camera.busy)
-        now = ended if ended is not None else (job.camera.clock_now_s, job.camera.dose_now_s)
+        try:
+            moving, exposing = bool(job.goniometer.busy), bool(job.camera.busy)
+            axes = dict(job.goniometer.position)
+            now = ended if ended is not None else (job.camera.clock_now_s, job.camera.dose_now_s)
+        except (
+            Exception
+        ):  # an IOC that has gone: nobody knows where the motors are, so none is called at rest
+            return replace(at, axes=self._axes, at_rest=False, activity=SILENT)
+        self._axes = axes
         activity = "moving" if moving else "exposing" if exposing else "thinking"
         return replace(
             at,
-            axes=dict(job.goniometer.position),
+            axes=axes,
             at_rest=not (moving or exposing),
             activity=activity if at.state is State.RUNNING or moving or exposing else "",
             progress=self._progress if moving or exposing else float("nan"),
@@ -264,9 +276,16 @@ class Session:
 
     def _paused(self, engine: Any) -> Any:
         """Wait for the operator; what to do next."""
+        job = self.job
+        moving = [] if job is None else wait_for_rest(job, REST_S)  # motors of EPICS need a while
+        words = (
+            f"Not at rest: {', '.join(moving)}. Look before you resume."
+            if moving
+            else "Motors and shutter are at rest."
+        )
         with self._lock:
             if self._abort_asked is None:
-                self._tell(State.PAUSED, "Motors and shutter are at rest. Resume goes on where it stopped.")
+                self._tell(State.PAUSED, f"{words} Resume goes on where it stopped.")
                 self.journal.say("paused by the operator")
             else:  # the abort came while the pause was on its way, and may have met neither
                 self._commands.put(("abort", self._abort_asked))
@@ -277,13 +296,15 @@ class Session:
         job, folder = self.job, None if recorder is None else recorder.path
         files: Mapping[str, str] = {}
         if job is not None:
-            self._ended = (job.camera.clock_now_s, job.camera.dose_now_s)
-        moving = [] if job is None else [d.name for d in (job.goniometer, job.camera) if d.busy]
+            with suppress(Exception):  # who does not answer has no clock either
+                self._ended = (job.camera.clock_now_s, job.camera.dose_now_s)
+        moving = [] if job is None or recorder is None else wait_for_rest(job, 1.0)
         if moving:
-            words = (
-                f"{' and '.join(moving)} not at rest after the run. Use the emergency stop. {outcome or ''}"
+            words = "" if outcome is None or isinstance(outcome, AlignResult) else f"{outcome} "
+            words += (
+                f"Not known to be at rest: {', '.join(moving)}. Look; if it moves, use the emergency stop."
             )
-            self._tell(State.FAILED, words.strip(), folder=folder)
+            self._tell(State.FAILED, words, folder=folder)
         elif self._abort_asked is not None and not isinstance(outcome, AlignResult):
             where = "" if folder is None else " The record up to here is kept."
             self._tell(
@@ -326,30 +347,15 @@ class Session:
                 return
 
     def _stop_devices(self, patience_s: float) -> None:
-        job = self.job
+        """Give the plan its time, then stop past it what is not at rest; without patience, all of it and at once."""
+        job, engine = self.job, self._engine
         if job is None:
             return
-        end = time.monotonic() + patience_s
-        while job.goniometer.busy or job.camera.busy:
-            if time.monotonic() >= end:
-                break
-            time.sleep(0.005)
-        for device in (job.goniometer, job.camera):
-            if device.busy or patience_s == 0.0:
-                try:
-                    stopping = device.stop()
-                    if inspect.iscoroutine(stopping):  # ophyd-async: on the loop where its signals live
-                        self._await(stopping)
-                except Exception as error:
-                    self.journal.say(f"stopping {device.name}: {error}", "error")
-
-    def _await(self, coroutine: Any) -> None:
-        import asyncio
-
-        from bluesky.run_engine import get_bluesky_event_loop
-
-        loop = get_bluesky_event_loop() if self._engine is None else self._engine.loop  # type: ignore[no-untyped-call]
-        asyncio.run_coroutine_threadsafe(coroutine, loop).result(5.0)
+        left = wait_for_rest(job, patience_s) if patience_s > 0.0 else [d.name for d in devices(job)]
+        for device in devices(job):
+            if device.name in left:
+                loop = None if engine is None else engine.loop
+                stop(device, loop, lambda text: self.journal.say(text, "error"))
 
     def _document(self, name: str, doc: Mapping[str, Any]) -> None:
         step = self.journal.document(name, doc)

@@ -35,6 +35,10 @@ BUSY = frozenset({State.PREPARING, State.RUNNING, State.PAUSING, State.PAUSED, S
 ACTIVE = frozenset({State.RUNNING, State.PAUSING, State.PAUSED})
 
 
+#: An activity: the devices do not answer, and nobody knows what they do.
+SILENT = "no answer"
+
+
 class NotNow(ValueError):
     """A command that does not fit the state; the message says what fits."""
 
@@ -58,7 +62,7 @@ class Standing:
     state, words
         Where the session stands; why, or what to do, in a sentence.
     activity, progress
-        ``moving``, ``exposing``, ``thinking`` or nothing, and the share that is done (NaN if unknown).
+        ``moving``, ``exposing``, ``thinking``, `SILENT` or nothing, and the share that is done (NaN if unknown).
     choice
         What was chosen last.
     axes

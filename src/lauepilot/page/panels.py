@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from lauepilot.hardware.page.journal import Line
-from lauepilot.hardware.page.standing import Standing, State
+from lauepilot.hardware.page.standing import SILENT, Standing, State
 from lauepilot.pictures.view import percent
 from lauepilot.simulator.goniometer import Goniometer
 
@@ -33,6 +33,8 @@ SIGNS = {"quiet": "○", "live": "▶", "held": "❚❚", "good": "✓", "bad": 
 
 def under_the_word(at: Standing) -> str:
     """The sentence under the state's word: what goes on, or why it ended and what to do."""
+    if at.activity == SILENT:
+        return f"The instrument does not answer: is its IOC running? Axes are shown as last read. {at.words}".strip()
     if at.state is State.RUNNING:
         step = at.step
         if at.activity == "moving" and step is not None and step.wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -91,7 +92,7 @@ def test_from_start_to_declared(session, maker, orientation):
     assert stop_document(at.folder)["exit_status"] == "success"
     said = [line.text for line in session.journal.after(0)]
     assert said[:2] == ["1. expose 0.5 s. look", "2. move omega to 2.000. there"]
-    assert [line.number for line in session.journal.after(1)][0] == 2
+    assert next(line.number for line in session.journal.after(1)) == 2
 
 
 def test_abort_in_motion_stops_the_motors_and_closes_the_record(session, maker, orientation):
@@ -99,7 +100,7 @@ def test_abort_in_motion_stops_the_motors_and_closes_the_record(session, maker, 
     session.start(maker.first)
     until_moving(session)
     began = time.monotonic()
-    assert "stopped" in session.abort()
+    assert "being stopped" in session.abort()
     assert session.standing().at_rest
     assert time.monotonic() - began < 0.5
     at = session.wait()
@@ -171,10 +172,8 @@ def test_pause_and_abort_at_once(session, maker, orientation):
 
 
 def _quietly(command):
-    try:
+    with contextlib.suppress(NotNow):
         command()
-    except NotNow:
-        pass
 
 
 def test_abort_right_after_start_is_never_lost(session, maker, orientation):
