@@ -166,6 +166,10 @@ class Goniometer:
             place[name] = start.get(name, 0.0) + float(np.sign(way)) * far
         return place
 
+    def waypoints(self, start: Mapping[str, float], goal: Mapping[str, float]) -> list[dict[str, float]]:
+        """Positions to go to one after the other, all axes of each at once; the last is ``goal``."""
+        return [dict(goal)]
+
     def settings(self, z: FloatArray, held: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
         """All settings of the rotation axes for rotations (n, 3, 3), limits and full turns not looked at.
 

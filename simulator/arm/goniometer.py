@@ -151,6 +151,11 @@ class ArmGoniometer(Goniometer):
             left -= seconds
         return self._named(points[-1])
 
+    def waypoints(self, start: Mapping[str, float], goal: Mapping[str, float]) -> list[dict[str, float]]:
+        """Poses to go to one after the other, the joints of each arriving together; the last is ``goal``."""
+        points = self.path({**self.rest, **start}, goal).points
+        return [self._named(q) for q in points[1:]]
+
     def settings(self, z: FloatArray, held: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
         """All poses for rotations (n, 3, 3) with the crystal in the beam: index of the rotation (r,), joints (r, 6) radians.
 
