@@ -134,6 +134,11 @@ class Twin:
         """Seconds that the crystal was in the beam."""
         return self._dose_s
 
+    @property
+    def offset_mm(self) -> FloatArray:
+        """Where in the sphere of confusion the crystal is now (3,), laboratory: for referees."""
+        return self._offset_mm.copy()
+
     def u_lab(self) -> FloatArray:
         """True laboratory orientation (3, 3) now: for referees."""
         angles = {n: p + self.truth.faults.axis_zero_deg.get(n, 0.0) for n, p in self._carried.items()}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,14 +200,15 @@ def _route(
         )
 
     here = {name: float(value) for name, value in goniometer.position.items()}
-    chosen = choose_positions(
-        chain,
-        frames,
-        margin=approach_deg(chain),
-        allowed=(lambda p: clear({**here, **p}, {**here, **p})) if interlock.obstacles else None,
-    )
-    places = in_short_order(chain, chosen, here, clear if interlock.obstacles else None)
-    if len(places) < frames:
+    blocked = bool(interlock.obstacles)
+    allowed = (lambda p: clear({**here, **p}, {**here, **p})) if blocked else None
+    # Some positions may lie behind what is in the way: then others are taken.
+    for spare in (1, 2, 4, 8) if blocked else (1,):
+        chosen = choose_positions(chain, spare * frames, margin=approach_deg(chain), allowed=allowed)
+        places = in_short_order(chain, chosen, here, clear if blocked else None)[:frames]
+        if len(places) == frames:
+            break
+    else:
         raise ValueError(
             f"Only {len(places)} of {frames} positions can be reached on a free way from where the axes stand. Move them "
             "elsewhere first, or give positions=[...] in an order that goes round what is in the way."
@@ -234,9 +236,13 @@ class _Run:
         self.prior, self.target, self.interlock, self.places = prior, target, interlock, places
         self.tolerance = tolerance
         self.note = Note(name="calibrate")
-        self.indexer = Indexer(crystal, camera.instrument)
         self.shots: list[Shot] = []
         self.n_frames = 0
+
+    @cached_property
+    def indexer(self) -> Indexer:
+        """Compiled at the first need: seconds."""
+        return Indexer(self.crystal, self.camera.instrument)
 
     def run(self, metadata: Mapping[str, Any]) -> Plan:
         uid = yield from bps.open_run(dict(metadata))
