@@ -245,7 +245,7 @@ class FourCircleTwin:
         check_seconds(seconds)
         expected = self._images(self._true(self._carried[None]), np.zeros(1), np.array([seconds]), 1)
         self._pass(seconds, self.instrument.area.readout_s)
-        return self._noisy(expected, np.array([seconds]))[0]
+        return np.asarray(self._noisy(expected, np.array([seconds]))[0])
 
     def sweep(
         self,
@@ -304,9 +304,10 @@ class FourCircleTwin:
     def off_bragg_deg(self, hkl: ArrayLike, angles_deg: ArrayLike) -> float:
         """Angle in degrees by which a reflection misses its excitation when motors read ``angles_deg`` (4,).
 
-        Between the true Q and the direction that diffracts in the scattering plane, that of the beam and +y.
+        Between the true Q and the direction that diffracts in the scattering plane, that of the beam and +y. Axes are
+        taken to have come from below: what they carry lags by half of their play.
         """
-        angles = np.deg2rad(np.asarray(angles_deg, dtype=float) + self.truth.zeros_deg)
+        angles = np.deg2rad(np.asarray(angles_deg, dtype=float) - self._play + self.truth.zeros_deg)
         z = np.eye(3)
         for axis, angle in zip(self.truth.axes[:3], angles[:3], strict=True):
             z = z @ rotation_matrix(axis * angle)

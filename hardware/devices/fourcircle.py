@@ -1,8 +1,8 @@
 """Ophyd devices on the twin of a four-circle: its axes, a counter and a small area detector that sweep.
 
-A detector is a flyer: ``prepare`` it with a `Path`, ``kickoff``, ``complete``, ``collect``; it counts while the axes move along
-the path, bin after bin, and ``sweep`` then holds what was measured. Whoever has a real diffractometer gives `build_ub` devices
-that do the same.
+A detector is a flyer: ``prepare`` it with a `Path`, ``kickoff``, ``complete``, ``collect``; it counts while the axes move
+along the path, bin after bin, and ``sweep`` then holds what was measured. Whoever has a real diffractometer gives `build_ub`
+devices that do the same.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The Bluesky plan that finds UB on a four-circle: it moves and counts, `UbSearch` thinks.
 
-Streams: ``bins`` (all that was counted), ``frames`` (an area detector's), ``findings`` (what was done and found, in words), ``ub``
-(the answer).
+Streams: ``bins`` (all that was counted), ``frames`` (an area detector's), ``findings`` (what was done and found, in words),
+``ub`` (the answer).
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -22,11 +22,12 @@ from lauepilot.hardware.devices.parts import Value
 from lauepilot.hardware.errors import HardwareError
 from lauepilot.hardware.metadata import merged, plain, versions
 from lauepilot.hardware.plans.settle import settle
+from lauepilot.perception.reflections.drive import ready
 from lauepilot.perception.reflections.looking import Path
 from lauepilot.perception.reflections.search import UbAnswer, UbSearch, UbStep
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.fourcircle import AXES, FourCircle, as_positions, ready_after
+from lauepilot.simulator.fourcircle import AXES, as_positions
 from lauepilot.simulator.fourcircle_twin import Sweep
 
 Plan = Generator[Msg, Any, Any]
@@ -216,13 +217,9 @@ class _Loop:
     def fly(self, path: Path) -> Plan:
         """Go to a path's beginning, from below on every axis: play is then always on one side. Count along it."""
         yield from bps.checkpoint()
-        start = as_positions(path.points_deg[0])
-        here, motors = self.diffractometer.position, self.diffractometer.chain
-        before = {name: ready_after(motors.axis(name), here[name], start[name]) for name in AXES}
-        for goal in ({name: value for name, value in before.items() if value is not None}, start):
-            if goal:
-                yield from bps.mv(self.diffractometer, goal)
-                self.diffractometer.check_readback(goal)
+        for goal in ready(self.diffractometer.four_circle, self.diffractometer.position, path):
+            yield from bps.mv(self.diffractometer, goal)
+            self.diffractometer.check_readback(goal)
         yield from bps.prepare(self.detector, path, wait=True)
         yield from bps.kickoff(self.detector, wait=True)
         yield from bps.complete(self.detector, wait=True)
@@ -264,7 +261,6 @@ def _record(device: Device, stream: str) -> Plan:
 def _metadata(
     crystal: Crystal, diffractometer: Diffractometer, detector: SweepDetector, reflections: int
 ) -> dict[str, Any]:
-    believed: FourCircle = replace(diffractometer.four_circle)
     keys: dict[str, Any] = {"axes": {axis: f"{detector.name}_{axis}" for axis in AXES}}
     keys |= {"live_time_s": f"{detector.name}_seconds", "counts": f"{detector.name}_counts"}
     if detector.sees == "area":
@@ -275,7 +271,7 @@ def _metadata(
         "detectors": [detector.name],
         "motors": [diffractometer.name],
         "crystal": {"name": crystal.name, "B_2pi_per_angstrom": plain(crystal.b)},
-        "instrument": plain(believed),
+        "instrument": plain(diffractometer.four_circle),
         "allowed": {"reflections": reflections},
         "frame": "laboratory: +z along the beam, +y up, right-handed; active rotations; B with 2 pi",
         "versions": versions(),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lauepilot.perception.reflections.zeros import Centred
 from lauepilot.simulator.conventions import FloatArray
@@ -14,7 +15,7 @@ from lauepilot.simulator.fourcircle import FourCircle, integrated_rates
 from lauepilot.simulator.orientation import misorientation
 
 #: How far a measured scattering angle may be from the cell's, degrees: zeros of the arm, offsets of the detector.
-TTH_DEG = 0.15
+TTH_DEG = 0.12
 #: How far directions may be from a hypothesis', degrees, when two peaks with unknown zeros made it.
 DIRECTION_DEG = 0.4
 #: Standard deviation of the logarithm of measured over calculated intensities: extinction, absorption, centring.
@@ -45,11 +46,11 @@ class Catalogue:
         self.direction = q / length[:, None]
         self.tth_deg = np.asarray(instrument.tth_deg(length))
 
-    def at(self, tth_deg: float, tolerance_deg: float = TTH_DEG, weakest: float = 0.0) -> FloatArray:
+    def at(self, tth_deg: float, tolerance_deg: float = TTH_DEG, weakest: float = 0.0) -> NDArray[np.int64]:
         """Numbers (m,) of the reflections near a scattering angle."""
         return np.flatnonzero((np.abs(self.tth_deg - tth_deg) < tolerance_deg) & (self.rate >= weakest))
 
-    def unlike(self, numbers: FloatArray) -> FloatArray:
+    def unlike(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of reflections (m,), one of each set that symmetry makes alike."""
         left, chosen = list(numbers), []
         while left:
@@ -61,7 +62,12 @@ class Catalogue:
             left = [n for n, a in zip(left, alike & same, strict=True) if not a]
         return np.array(chosen, dtype=int)
 
-    def seen(self, directions: FloatArray, tth_deg: float) -> tuple[FloatArray, FloatArray]:
+    def rates_of(self, hkl: Sequence[tuple[int, int, int] | None]) -> FloatArray:
+        """Rates (n,) of reflections by their indices."""
+        numbers = [int(np.flatnonzero(np.all(self.hkl == np.array(one), axis=1))[0]) for one in hkl]
+        return self.rate[numbers]
+
+    def seen(self, directions: FloatArray, tth_deg: float) -> tuple[NDArray[np.int64], FloatArray]:
         """For directions (m, 3) of the crystal: the strongest reflection near each and its rate (m,); -1 and 0 for none."""
         numbers = self.at(tth_deg)
         best, rate = np.full(len(directions), -1), np.zeros(len(directions))
@@ -172,9 +178,10 @@ def surprise(measured: float, expected: float, floor: float = FLOOR) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Where to look: direction (3,) of the holder, scattering angle; the rate below which a peak may be missed; what it tells.
+    """Where to look: direction (3,) of the holder, and scattering angle.
 
-    ``tells`` is the difference of log-rates between the best hypothesis and its rivals, weighted; 0 without rivals.
+    ``floor`` is the rate below which a peak may be missed; ``tells`` the difference of log-rates between the best hypothesis
+    and its rivals, weighted; 0 without rivals.
     """
 
     direction: FloatArray

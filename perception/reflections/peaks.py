@@ -42,7 +42,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class FrameSpot:
-    """A spot in a sweep's frames: pixel (col, row) and frame number, both centres of gravity, and counts above background."""
+    """A spot in a sweep's frames: pixel (col, row) and frame number (centres of gravity), counts above background."""
 
     pixel: tuple[float, float]
     frame: float

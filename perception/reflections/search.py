@@ -1,20 +1,22 @@
 """From an unknown orientation to UB on a four-circle: what to measure next, and what it means.
 
-`UbSearch.think` is a generator: it yields a `Path`, is sent the `Sweep` measured on it, and returns a `UbAnswer`. It moves nothing:
-a Bluesky plan, the twin or a test does. First a peak is searched and centred, then a second on the cones on which the cell allows it
-(an area detector often has several at once); the orientations that the peaks allow are tried where they differ, until one is left;
-a handful of reflections refines it.
+`UbSearch.think` is a generator: it yields a `Path`, is sent the `Sweep` measured on it, and returns a `UbAnswer`. It moves
+nothing: a Bluesky plan, the twin or a test does. First a peak is searched and centred, then a second on the cones on which
+the cell allows it (an area detector often has several at once); the orientations that the peaks allow are tried where they
+differ, until one is left; a handful of reflections refines it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from lauepilot.perception.reflections.cones import cones_about, walk_cone
 from lauepilot.perception.reflections.hypotheses import (
+    TTH_DEG,
     Catalogue,
     Hypothesis,
     Probe,
@@ -26,7 +28,6 @@ from lauepilot.perception.reflections.hypotheses import (
 from lauepilot.perception.reflections.looking import (
     CENTRE_S,
     LONGEST_S,
-    SEARCH_S,
     Look,
     Path,
     PointLook,
@@ -47,7 +48,7 @@ from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.fourcircle import FourCircle
 from lauepilot.simulator.fourcircle_twin import Sweep
 
-#: Log-likelihood by which the last rival must be behind, and reflections that must have been found where they were said to be.
+#: Log-likelihood by which the last rival must be behind, and reflections that must have been found where they should be.
 CERTAIN, CONFIRMED = 6.0, 2
 #: Probes, first peaks and peaks for one set of hypotheses before giving up.
 _PROBES, _FIRST, _PEAKS = 24, 4, 6
@@ -56,8 +57,8 @@ _WORST = -4.0
 #: Rates (the strongest is 1) of reflections that are asked for an answer, in turn; the least answer worth asking for, as the
 #: logarithm of a ratio of rates; counts wanted at the top of a probe's peak.
 _TIERS, _TELLS, _PROBE_COUNTS = (0.05, 0.005, 0.001), 1.0, 60.0
-#: A cone is walked in steps of this many degrees.
-_CONE_STEP = 0.2
+#: Reflections that may be missing in the last refinement, and a residual (root mean square) too large for one crystal.
+_MISSED, _ROUGH_DEG = 3, 0.05
 
 
 @dataclass(frozen=True)
@@ -210,16 +211,12 @@ class UbSearch:
             return None, f"no reflection of {self.crystal.name} has 2theta {first.tth_deg:.2f} deg"
         tries = 0
         for number in candidates:
-            for tth, cone in self._cones(int(number))[:2]:
-                for path in self._walk(first.direction(self.instrument), cone, tth):
+            for tth, cone in cones_about(int(number), self.catalogue)[:2]:
+                for path in walk_cone(first.direction(self.instrument), cone, tth, self.instrument):
                     sweep = yield from self._ask(path)
                     for hit in self.look.hits(path, sweep)[:2]:
                         second = yield from self._centre(hit, 0.6, "centre a hit on the cone")
-                        if (
-                            second is None
-                            or abs(second.direction(self.instrument) @ first.direction(self.instrument))
-                            > 0.98
-                        ):
+                        if second is None or self._parallel(first, second):
                             continue
                         answer, reason = yield from self._try([first, second])
                         if answer is not None:
@@ -229,47 +226,8 @@ class UbSearch:
                             return None, reason
         return None, reason if tries else "no second reflection was found on the cones about the first"
 
-    def _cones(self, number: int) -> list[tuple[float, float]]:
-        """Scattering angles and opening angles (degrees) of cones about a reflection, the shortest way to a hit first."""
-        c = self.catalogue
-        choices = []
-        strong = np.flatnonzero((c.rate >= 0.1) & (c.tth_deg > 8.0))
-        angle = np.rad2deg(np.arccos(np.clip(c.direction @ c.direction[number], -1.0, 1.0)))
-        for n in strong:
-            if not 20.0 < angle[n] < 160.0:
-                continue
-            beside = (
-                (np.abs(c.tth_deg - c.tth_deg[n]) < 0.25)
-                & (np.abs(angle - angle[n]) < 0.3)
-                & (c.rate >= 0.05)
-            )
-            length = 360.0 * np.sin(np.deg2rad(angle[n])) / int(np.count_nonzero(beside))
-            choices.append((length, float(c.tth_deg[n]), float(angle[n])))
-        choices.sort()
-        chosen: list[tuple[float, float]] = []
-        for _, tth, cone in choices:
-            if all(abs(tth - t) > 0.3 or abs(cone - a) > 1.0 for t, a in chosen):
-                chosen.append((tth, cone))
-        return chosen
-
-    def _walk(self, axis: FloatArray, cone_deg: float, tth_deg: float) -> Iterator[Path]:
-        """Paths on which chi and phi together lead a cone about a direction of the holder through the diffracting position."""
-        first = np.cross(axis, np.eye(3)[int(np.argmin(np.abs(axis)))])
-        first /= np.linalg.norm(first)
-        second = np.cross(axis, first)
-        cone = np.deg2rad(cone_deg)
-        n = int(np.ceil(360.0 * np.sin(cone) / _CONE_STEP))
-        psi = np.linspace(0.0, 2.0 * np.pi, n + 1)[:, None]
-        v = np.cos(cone) * axis + np.sin(cone) * (np.cos(psi) * first + np.sin(psi) * second)
-        points = np.array([self.instrument.bisecting(one, tth_deg) for one in v])
-        breaks = set((np.flatnonzero(np.abs(np.diff(points[:, 2])) > 180.0) + 1).tolist())
-        start = 0
-        for stop in range(1, n + 2):
-            if stop == n + 1 or stop in breaks or stop - start > n // 6:
-                if stop - start >= 2:
-                    why = f"cone of {cone_deg:.1f} deg about the first peak, 2theta {tth_deg:.2f}"
-                    yield Path(points[start:stop], SEARCH_S, "open", why)
-                start = stop if stop in breaks else stop - 1
+    def _parallel(self, one: Centred, two: Centred) -> bool:
+        return abs(float(one.direction(self.instrument) @ two.direction(self.instrument))) > 0.98
 
     # ------------------------------------------------------------------------------------------- one of many
 
@@ -296,8 +254,10 @@ class UbSearch:
             angles = instrument.bisecting(probe.direction, probe.tth_deg)
             top = np.exp(rivals[0].log_scale) * expected.max() / (2.5 * instrument.width_deg(probe.tth_deg))
             seconds = float(np.clip(_PROBE_COUNTS / max(top, 1e-6), CENTRE_S, LONGEST_S))
-            peak = yield from self._centre(angles, 0.8, "probe", rough=True, seconds=seconds)
+            peak = yield from self._centre(angles, 0.8, "probe", seconds=seconds)
             rate = 0.0 if peak is None else peak.rate
+            if peak is not None:  # each must explain it where it is, not only somewhere in the field of view
+                expected = expected_rates(rivals, peak.direction(instrument), peak.tth_deg, self.catalogue)
             for h, e in zip(rivals, expected, strict=True):
                 told = surprise(rate / np.exp(h.log_scale), float(e), probe.floor)
                 h.log_weight += told
@@ -325,6 +285,7 @@ class UbSearch:
     def _refine(self, best: Hypothesis, peaks: list[Centred], rivals: int) -> Look[UbAnswer | None]:
         """Centre a handful of reflections, well spread, and refine."""
         kept: list[Centred] = []
+        instrument = self.instrument
         for peak in peaks:
             number = int(
                 self.catalogue.seen((best.u.T @ peak.direction(self.instrument))[None], peak.tth_deg)[0][0]
@@ -336,35 +297,47 @@ class UbSearch:
         try:
             if len(kept) >= 2:
                 refined = refine_ub(kept, self.crystal, self.instrument)
+            missed = 0
             for number in self._telling(u, kept):
                 hkl = self.catalogue.hkl[number]
                 angles = (
-                    self.instrument.bisecting(
+                    instrument.bisecting(
                         u @ self.catalogue.direction[number], float(self.catalogue.tth_deg[number])
                     )
                     if refined is None
-                    else refined.motor_angles(hkl, self.instrument)
+                    else refined.motor_angles(hkl, instrument)
                 )
-                if not self.instrument.allows(angles):
+                if not instrument.allows(angles):
                     continue
                 name = " ".join(f"{x:.0f}" for x in hkl)
-                peak = yield from self._centre(angles, 0.6, f"centre {name}")
-                if peak is None or abs(peak.tth_deg - self.catalogue.tth_deg[number]) > 0.15:
+                seen = yield from self._centre(angles, 0.6, f"centre {name}")
+                if seen is None or abs(seen.tth_deg - self.catalogue.tth_deg[number]) > TTH_DEG:
+                    missed += 1
+                    if missed > _MISSED:
+                        return None
                     continue
-                kept.append(indexed(peak, hkl))
+                kept.append(indexed(seen, hkl))
                 if len(kept) >= 3:
-                    refined, _ = without_outliers(kept, self.crystal, self.instrument, 0.3)
+                    refined, _ = without_outliers(kept, self.crystal, instrument, 0.3)
                 if len(kept) >= self.wanted:
                     break
             if len(kept) < 4:
                 return None
-            refined, good = without_outliers(kept, self.crystal, self.instrument)
+            refined, good = without_outliers(kept, self.crystal, instrument)
         except ReflectionError:
+            return None
+        residual = float(np.sqrt(np.mean(refined.result.residual_deg**2)))
+        rates = self.catalogue.rates_of([peak.hkl for peak in good])
+        logs = np.log([peak.rate for peak in good]) - np.log(rates)
+        if (
+            residual > _ROUGH_DEG
+            or len(good) < 0.7 * len(kept)
+            or np.median(np.abs(logs - np.median(logs))) > 0.8
+        ):
             return None
         for peak in good:
             told = " ".join(str(i) for i in peak.hkl or ())
             self.steps.append(UbStep(told, tuple(float(x) for x in peak.angles_deg), "indexed", peak.rate))
-        residual = float(np.sqrt(np.mean(refined.result.residual_deg**2)))
         reason = f"{len(good)} reflections agree within {residual:.4f} deg (root mean square)"
         if rivals:
             reason += f"; {rivals} related orientation(s) differ too little in intensity to be ruled out"
