@@ -100,6 +100,11 @@ class EpicsGoniometer(Axes, Device):  # type: ignore[misc]
         """The same."""
         return self.busy
 
+    @property
+    def reachable(self) -> bool:
+        """Whether all motors answer."""
+        return all(motor.connected for motor in self.motors.values())
+
     def check_motors(self, positions: Mapping[str, float]) -> None:
         """Refuse positions that the instrument or the motors' own records do not allow (`ReachError`)."""
         self.chain.check(positions)

@@ -144,6 +144,7 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
         self._readback: dict[str, float] = {}
         self._done: dict[str, int] = {}
         self._started: set[str] = set()
+        self.reachable = True
         self._motion: WatchableAsyncStatus[float] | None = None
         self._stop_wanted = self._stop_success = False
         for axis in instrument.goniometer.axes:
@@ -167,6 +168,7 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
     def _follow(self, signal: Any, name: str, into: dict[str, Any]) -> None:
         def told(readings: Mapping[str, Reading[Any]]) -> None:
             into[name] = next(iter(readings.values()))["value"]
+            self.reachable = True
             if into is self._done and into[name] == 0:
                 self._started.add(name)
 
@@ -181,8 +183,12 @@ class AsyncEpicsGoniometer(Axes, StandardReadable, AsyncMovable[Mapping[str, flo
             If one does not answer.
         """
         motors = {name: part.motor for name, part in self.parts.items()}
-        places = await asyncio.gather(*(fresh(m.user_readback) for m in motors.values()))
-        done = await asyncio.gather(*(fresh(m.motor_done_move) for m in motors.values()))
+        try:
+            places = await asyncio.gather(*(fresh(m.user_readback) for m in motors.values()))
+            done = await asyncio.gather(*(fresh(m.motor_done_move) for m in motors.values()))
+        except HardwareError:
+            self.reachable = False
+            raise
         self._readback.update(zip(motors, (float(p) for p in places), strict=True))
         self._done.update(zip(motors, done, strict=True))
 

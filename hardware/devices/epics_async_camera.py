@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import numpy as np
-from bluesky.protocols import Triggerable
+from bluesky.protocols import Reading, Triggerable
 from ophyd_async.core import (
     AsyncStatus,
     Device,
@@ -130,6 +130,7 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
         self._began = time.monotonic()
         self._clock_s = self._dose_s = 0.0
         self._active, self._unique = 0, 0
+        self.reachable = True
         self._exposure: WatchableAsyncStatus[float] | None = None
         self._stop_wanted = self._stop_success = False
         self.cam = AsyncCamPVs(cam)
@@ -164,7 +165,11 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
             self._follow(signal, name)
 
     def _follow(self, signal: Any, name: str) -> None:
-        signal.subscribe_reading(lambda readings: setattr(self, name, next(iter(readings.values()))["value"]))
+        def told(readings: Mapping[str, Reading[Any]]) -> None:
+            setattr(self, name, next(iter(readings.values()))["value"])
+            self.reachable = True
+
+        signal.subscribe_reading(told)
 
     @property
     def clock_now_s(self) -> float:
@@ -189,9 +194,15 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
         HardwareError
             If there is no answer.
         """
-        self._active = int(await fresh(self.cam.acquiring))
-        if self.told is not None:
-            self._clock_s, self._dose_s = await asyncio.gather(fresh(self.told.clock), fresh(self.told.dose))
+        try:
+            self._active = int(await fresh(self.cam.acquiring))
+            if self.told is not None:
+                self._clock_s, self._dose_s = await asyncio.gather(
+                    fresh(self.told.clock), fresh(self.told.dose)
+                )
+        except HardwareError:
+            self.reachable = False
+            raise
 
     @AsyncStatus.wrap
     async def stage(self) -> None:

@@ -109,6 +109,11 @@ class EpicsCamera(CameraValues):
         ours = self._thread is not None and self._thread.is_alive()
         return ours or not self.cam.acquiring.connected or bool(self.cam.acquiring.get())
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the camera answers."""
+        return bool(self.cam.acquiring.connected)
+
     def stage(self) -> list[object]:
         """Single images, triggered by software."""
         if not self.connected:

@@ -15,6 +15,9 @@ from lauepilot.hardware.errors import HardwareError
 logger = logging.getLogger("lauepilot.hardware")
 Plan = Generator[Msg, Any, Any]
 
+#: Wall seconds that an IOC which has gone may take to come back before a plan ends without it.
+LOST_S = 5.0
+
 
 def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
     """Stop devices and wait until they are at rest, also while the RunEngine aborts.
@@ -27,6 +30,12 @@ def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
         yield from _patiently(lambda device=device: bps.stop(device))
     waited = 0.0
     while any(device.busy for device in devices):
+        lost = [device.name for device in devices if device.busy and not getattr(device, "reachable", True)]
+        if lost and waited > LOST_S:
+            raise HardwareError(
+                f"{', '.join(lost)} does not answer: whether all is at rest there is not known. Look at the motors and the "
+                "shutter, restart the IOC, and then start again; what was measured until here is in the records."
+            )
         if waited > timeout_s:
             names = ", ".join(device.name for device in devices if device.busy)
             raise HardwareError(f"{names} not at rest {timeout_s:g} s after a stop. Use the emergency stop.")

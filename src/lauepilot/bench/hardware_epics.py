@@ -54,7 +54,8 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
     seeds = range(1, games + 1)
     say(f"{games} alignments of {CRYSTAL} in process")
     inside = [play_inside(seed) for seed in [0, *seeds]][1:]  # the first compiles
-    rows, overheads = [], []
+    rows: list[dict[str, Any]] = []
+    overheads: list[list[float]] = []
     for library in LIBRARIES:
         say(f"the same over Channel Access, by way of {library}")
         outside = play_outside(seeds, library)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from bluesky import RunEngine
 from bluesky.run_engine import RunEngineResult
 from bluesky.utils import RunEngineInterrupted
 from rich.console import Console
@@ -28,7 +30,7 @@ from lauepilot.envs.world import World
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.plans.align import AlignResult
-from lauepilot.hardware.protocols import Agent
+from lauepilot.hardware.protocols import Agent, Goniometer
 from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.observer import Observer
 from lauepilot.perception.task import Task
@@ -224,18 +226,29 @@ def play(
     reread: bool = False,
 ) -> Ended:
     """Run the plan; whatever happens, the records of the run are in ``folder`` afterwards."""
+    camera, goniometer = connect(setup.world.twin, realtime_factor=speed)
+    plan = plan_of(setup, camera, goniometer, resumed, reread)
+    return carry_out(plan, setup.task, goniometer, folder, screen)
+
+
+def carry_out(
+    plan: Any,
+    task: Task,
+    goniometer: Goniometer,
+    folder: Path,
+    screen: Console | None,
+    ready: Callable[[RunEngine], None] = lambda engine: None,
+) -> Ended:
+    """Run a plan of alignment on any devices, watched and recorded; ``ready`` is called before it, to connect them."""
     for name in (
         "bluesky",
         "lauepilot.hardware",
     ):  # what goes wrong is told once, in one line, and is in the records
         logging.getLogger(name).addHandler(logging.NullHandler())
-    world, task = setup.world, setup.task
-    camera, goniometer = connect(world.twin, realtime_factor=speed)
     recorder = LocalRecorder(folder, task.instrument)
     consumers: list[Any] = [recorder]
     if screen is not None:
         consumers.append(LiveTable(screen, task.crystal, task.instrument, task.target))
-    plan = plan_of(setup, camera, goniometer, resumed, reread)
     began = time.monotonic()
     result: AlignResult | None = None
     problem: Exception | None = None
@@ -244,6 +257,7 @@ def play(
         with ExitStack() as stack:
             main = threading.current_thread() is threading.main_thread()
             engine = stack.enter_context(run_engine(*consumers, in_main_thread=main, baseline=[goniometer]))
+            ready(engine)
             if screen is not None:
                 engine.waiting_hook = stack.enter_context(Bars(screen))  # type: ignore[assignment]
             try:
@@ -254,6 +268,7 @@ def play(
                 engine.abort("interrupted by Ctrl-C")  # type: ignore[no-untyped-call]
     except Exception as error:  # a device's or an agent's failure belongs into the record before it is raised
         problem = error
+    plan.close()  # where it never ran, so that nobody waits for it
     flatten(folder, recorder.path)
     wall = time.monotonic() - began
     if result is not None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bluesky.run_engine import RunEngineResult
-from bluesky.utils import RunEngineInterrupted
+from bluesky import RunEngine
 from rich.console import Console
 
 from lauepilot.agents.index_and_move import IndexAndMove
-from lauepilot.cli.align import Ended, flatten
+from lauepilot.cli.align import Ended, carry_out
 from lauepilot.cli.align_report import axes_of, draw_frame, step_record, ub_of_result
-from lauepilot.cli.live import Bars, LiveTable, show_end
+from lauepilot.cli.live import show_end
 from lauepilot.cli.output import Exit, UserError, print_json, run_folder, write_json
 from lauepilot.cli.tables import console
 from lauepilot.cli.targets import parse_target
@@ -30,11 +25,9 @@ from lauepilot.hardware.devices.config import (
     usual_devices,
     wait_connected,
 )
-from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.metadata import versions
-from lauepilot.hardware.plans.align import AlignResult, align_crystal
+from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.hardware.protocols import Camera, Goniometer
-from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.observer import Observer
 from lauepilot.perception.task import Task
 from lauepilot.simulator.crystal import load_crystal
@@ -138,46 +131,17 @@ def align_on_pvs(
 
 def play_on_pvs(setup: PVSetup, folder: Path, screen: Console | None) -> Ended:
     """Connect and run the plan; whatever happens, the records of the run are in ``folder`` afterwards."""
-    for name in ("bluesky", "ophyd_async", "lauepilot.hardware"):  # what goes wrong is told once, in one line
-        logging.getLogger(name).addHandler(logging.NullHandler())
-    task, recorder = setup.task, LocalRecorder(folder, setup.task.instrument)
-    consumers: list[Any] = [recorder]
-    if screen is not None:
-        consumers.append(LiveTable(screen, task.crystal, task.instrument, task.target))
+    task = setup.task
     plan = align_crystal(
         setup.camera, setup.goniometer, IndexAndMove(), task.target, observer=setup.observer, crystal=task.crystal,
         max_steps=task.max_steps, max_dose_s=task.max_dose_s, max_exposure_s=task.max_exposure_s,
         md={"simulated": False, "where": setup.where},
     )  # fmt: skip
-    began = time.monotonic()
-    result: AlignResult | None = None
-    problem: Exception | None = None
-    aborted = False
-    try:
-        with ExitStack() as stack:
-            main = threading.current_thread() is threading.main_thread()
-            engine = stack.enter_context(
-                run_engine(*consumers, in_main_thread=main, baseline=[setup.goniometer])
-            )
-            wait_connected(setup.camera, setup.goniometer, loop=engine.loop)
-            if screen is not None:
-                engine.waiting_hook = stack.enter_context(Bars(screen))  # type: ignore[assignment]
-            try:
-                finished = engine(plan)
-                result = finished.plan_result if isinstance(finished, RunEngineResult) else None
-            except RunEngineInterrupted:
-                aborted = True
-                engine.abort("interrupted by Ctrl-C")  # type: ignore[no-untyped-call]
-    except Exception as error:  # a device's or an agent's failure belongs into the record before it is raised
-        problem = error
-    plan.close()
-    flatten(folder, recorder.path)
-    wall = time.monotonic() - began
-    if result is not None:
-        return Ended(result.outcome, result.reason, result, None, wall)
-    if aborted:
-        return Ended("aborted", "Interrupted by Ctrl-C; the motors were stopped.", None, None, wall)
-    return Ended("failed", str(problem), None, problem, wall)
+
+    def ready(engine: RunEngine) -> None:
+        wait_connected(setup.camera, setup.goniometer, loop=engine.loop)
+
+    return carry_out(plan, task, setup.goniometer, folder, screen, ready)
 
 
 def _written(setup: PVSetup, ended: Ended, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def loopback_unless_told(environ: MutableMapping[str, str]) -> bool:
     """Look for IOCs on this machine alone, if the environment does not say where they are; whether it was so set."""
     if any(name in environ for name in _TOLD):
         return False
-    environ |= {"EPICS_CA_ADDR_LIST": "127.0.0.1", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
+    environ.update({"EPICS_CA_ADDR_LIST": "127.0.0.1", "EPICS_CA_AUTO_ADDR_LIST": "NO"})
     return True
 
 

@@ -151,3 +151,10 @@ def lab_of_pvs_of_module(request):
 def lab_of_pvs(lab_of_pvs_of_module):
     """Those on process variables alone."""
     return as_new(lab_of_pvs_of_module)
+
+
+@pytest.fixture
+def run():
+    """A RunEngine, in whose loop the devices of ophyd-async live."""
+    with run_engine() as engine:
+        yield engine

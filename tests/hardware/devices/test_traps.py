@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
 from bluesky.utils import FailedStatus
 
+from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import HardwareError, MotionError
 from lauepilot.hardware.plans.settle import settle
 from lauepilot.simulator.goniometer import ReachError
@@ -120,6 +123,36 @@ def test_busy_until_record_and_library_say_so(lab_of_pvs):
     lab.run(settle(lab.goniometer))
     assert get(f"{lab.prefix}m2.DMOV") == 1
     assert abs(get(f"{lab.prefix}m2.RBV")) < 59.0
+
+
+def test_a_run_engine_in_a_thread_takes_an_abort():
+    """Trap 6: the naive one wants to catch signals, which only the main thread may."""
+
+    def in_a_thread(engine_of):
+        caught, documents = [], []
+
+        def work():
+            try:
+                with engine_of(lambda name, doc: documents.append((name, doc))) as engine:
+                    later(0.3, lambda: engine.state == "running" and engine.abort("from another thread"))
+                    engine(bpp.run_wrapper(bps.sleep(20.0)))
+            except Exception as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(10.0)
+        assert not thread.is_alive()
+        return caught[0], documents
+
+    @contextmanager
+    def naive_engine(consumer):
+        with run_engine(consumer, in_main_thread=True) as engine:
+            yield engine
+
+    assert isinstance(in_a_thread(naive_engine)[0], ValueError)
+    _, documents = in_a_thread(run_engine)
+    assert documents[-1][1]["exit_status"] == "abort"
 
 
 def test_fake_motors_of_ophyd_never_arrive():

@@ -1,0 +1,73 @@
+"""``lauepilot align --epics``: the decisions over Channel Access are those made in process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lauepilot.bench.hardware_epics import SPEED, overhead_s, play_inside, play_outside
+from lauepilot.cli.epics import loopback_unless_told, run_align_epics
+from lauepilot.cli.output import Exit, UserError
+
+pytest.importorskip("caproto", reason="needs caproto: pip install lauepilot[epics]")
+
+
+@pytest.fixture(scope="module")
+def inside():
+    return play_inside(5)
+
+
+@pytest.mark.parametrize("library", ["ophyd", pytest.param("ophyd-async", marks=pytest.mark.slow)])
+def test_the_same_decisions_as_in_process(inside, library):
+    pytest.importorskip("epics" if library == "ophyd" else "aioca", reason="pip install lauepilot[epics]")
+    (outside,) = play_outside([5], library)
+    assert not isinstance(outside, str), outside
+    assert outside.outcome == inside.outcome == "declared"
+    assert outside.decisions == inside.decisions
+    assert len(inside.decisions) > 3
+    assert overhead_s(outside) < 3.0  # the figure is the benchmark's; here it must not be a hang
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_async", [False, True])
+def test_the_command_leaves_a_record_as_in_process(inside, tmp_path, use_async, capsys):
+    from lauepilot.hardware.epics.process import running_ioc
+
+    with running_ioc(seed=5, speed=SPEED) as ioc:
+        code = run_align_epics(
+            prefix=ioc.prefix, use_async=use_async, crystal="si", instrument="lab", target="[0 0 1] beam",
+            out=tmp_path / "run", as_json=True,
+        )  # fmt: skip
+    assert code == Exit.DONE
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert json.loads(capsys.readouterr().out)["outcome"] == summary["outcome"] == "declared"
+    assert [step["decision"] for step in summary["steps"]] == [d[0] for d in inside.decisions]
+    assert summary["truth"] is None
+    assert summary["clock_s"] == pytest.approx(inside.clock_s, abs=60.0)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["exit_status"] == "success"
+    for name in ("ub.json", "documents.jsonl", "frames/frame_0001.h5", "first_pattern.png"):
+        assert (tmp_path / "run" / name).is_file()
+
+
+def test_only_this_machine_is_asked_unless_the_user_says_otherwise():
+    environ: dict[str, str] = {}
+    assert loopback_unless_told(environ)
+    assert environ == {"EPICS_CA_ADDR_LIST": "127.0.0.1", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
+    told = {"EPICS_CA_ADDR_LIST": "10.0.0.7"}
+    assert not loopback_unless_told(told)
+    assert told == {"EPICS_CA_ADDR_LIST": "10.0.0.7"}
+
+
+def test_what_cannot_be_is_refused_before_anything_is_asked(tmp_path):
+    wrong = {
+        "crystal": "si",
+        "instrument": "lab",
+        "target": "[0 0 1] beam",
+        "out": tmp_path / "a",
+        "as_json": True,
+    }
+    for prefix, words in (("a b:", "pattern"), (None, "either --epics PREFIX")):
+        with pytest.raises(UserError, match=words):
+            run_align_epics(prefix=prefix, **wrong)
+    assert not (tmp_path / "a").exists()

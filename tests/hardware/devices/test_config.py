@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lauepilot.hardware.devices.config import (
+    DevicesError,
+    camera,
+    goniometer,
+    load_devices,
+    parse_devices,
+    usual_devices,
+    wait_connected,
+)
+from lauepilot.hardware.devices.pv import AxisPV, image_of
+from lauepilot.hardware.errors import HardwareError
+from lauepilot.simulator.instrument import InstrumentError, load_instrument
+
+GOOD = """
+instrument: lab
+goniometer:
+  axes:
+    omega: {pv: "b:m1"}
+    chi: {pv: "b:m2", direction: -1, offset: 45}
+    phi: {pv: "b:m3"}
+camera: {cam: "b:cam1:", image: "b:image1:"}
+"""
+
+
+@pytest.mark.parametrize("library", ["ophyd", "ophyd-async"])
+def test_devices_from_a_file(small_folder, library):
+    pytest.importorskip("epics" if library == "ophyd" else "aioca", reason="pip install lauepilot[epics]")
+    camera, stage = load_devices(small_folder / f"{library}.yaml")
+    assert stage.chain.names == ("omega", "chi", "phi")
+    assert camera.instrument.name == "small"
+    assert type(stage).__name__ == ("EpicsGoniometer" if library == "ophyd" else "AsyncEpicsGoniometer")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("direction: -1", "direction: 2", r"goniometer\.axes\.chi\.direction: .*1 or -1; got 2"),
+        ("offset: 45", "offset: .nan", r"goniometer\.axes\.chi\.offset: .*finite"),
+        ('"b:m1"', '"b m1"', r"goniometer\.axes\.omega\.pv: .*pattern"),
+        ("instrument: lab", "instrument: lab\ncolour: red", r"colour: Extra inputs are not permitted"),
+        ('camera: {cam: "b:cam1:", ', "camera: {", r"camera\.cam: Field required; got nothing"),
+        (
+            "instrument: lab",
+            "instrument: lab\nlibrary: tango",
+            r"library: .*'ophyd' or 'ophyd-async'; got 'tango'",
+        ),
+        (GOOD, "[1, 2]", "it holds list"),
+        (GOOD, "a: [", "is not YAML"),
+        (GOOD, "!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_told_key_by_key(old, new, said):
+    with pytest.raises(DevicesError, match=said):
+        parse_devices(GOOD.replace(old, new), "my.yaml")
+
+
+def test_what_does_not_exist_is_named(tmp_path):
+    with pytest.raises(DevicesError, match="No file of devices"):
+        load_devices(tmp_path / "none.yaml")
+    with pytest.raises(InstrumentError, match="Did you mean 'lab'"):
+        parse_devices(GOOD.replace("instrument: lab", "instrument: labb"))
+    pytest.importorskip("epics", reason="pip install lauepilot[epics]")
+    with pytest.raises(
+        HardwareError, match="has the axes omega, chi, phi; motors are given for omega, chi, theta"
+    ):
+        parse_devices(GOOD.replace("phi:", "theta:"))
+
+
+def test_an_axis_and_its_motor_may_count_against_each_other():
+    axis = AxisPV("m", -1, 30.0)
+    assert axis.axis(10.0) == 20.0
+    assert axis.motor(axis.axis(12.345)) == pytest.approx(12.345)
+
+
+def test_pixels_are_what_the_camera_counted():
+    import numpy as np
+
+    wire = np.array([-1, 2, 3, 4, 5, 6, 0, 0], np.int16)  # longer than the image, as records may be
+    image = image_of(wire, 2, 3, "UInt16", "camera")
+    np.testing.assert_array_equal(image, [[65535, 2, 3], [4, 5, 6]])
+    assert image.dtype == np.uint16
+    assert image_of(wire.astype(float), 2, 3, "UInt8", "camera").dtype == np.uint8
+    with pytest.raises(HardwareError, match="sent 8 pixels, but says that its image has 3 x 3"):
+        image_of(wire, 3, 3, "UInt16", "camera")
+    with pytest.raises(HardwareError, match="'Complex64'"):
+        image_of(wire, 2, 3, "Complex64", "camera")
+
+
+def test_happi_makes_the_same_devices(tmp_path, foreign_ioc, run):
+    happi = pytest.importorskip("happi", reason="pip install happi")
+    pytest.importorskip("epics", reason="pip install lauepilot[epics]")
+    axes = {
+        name: {"pv": f"{foreign_ioc.prefix}{pv}"}
+        for name, pv in (("omega", "m1"), ("chi", "m2"), ("phi", "m3"))
+    }
+    entries = {
+        "stage": {
+            "_id": "stage", "name": "stage", "type": "HappiItem", "active": True, "args": [],
+            "device_class": "lauepilot.hardware.devices.config.goniometer",
+            "kwargs": {"name": "{{name}}", "instrument": "lab", "axes": axes},
+        },
+        "film": {
+            "_id": "film", "name": "film", "type": "HappiItem", "active": True, "args": [],
+            "device_class": "lauepilot.hardware.devices.config.camera",
+            "kwargs": {
+                "name": "{{name}}", "instrument": "lab",
+                "cam": f"{foreign_ioc.prefix}cam1:", "image": f"{foreign_ioc.prefix}image1:",
+            },
+        },
+    }  # fmt: skip
+    (tmp_path / "db.json").write_text(json.dumps(entries))
+    client = happi.Client(path=str(tmp_path / "db.json"))
+    stage, film = (client.load_device(name=name) for name in ("stage", "film"))
+    wait_connected(stage, film)
+    direct = goniometer(instrument="lab", axes=axes)
+    assert type(stage).__mro__[1:] == type(direct).__mro__[1:]
+    assert stage.name == "stage"
+    assert stage.axes == direct.axes
+    assert stage.position.keys() == {"omega", "chi", "phi"}
+    assert film.name == "film"
+    assert type(film).__mro__[1:] == type(camera(instrument="lab", cam="a:", image="b:")).__mro__[1:]
+
+
+@pytest.mark.parametrize("library", ["ophyd", "ophyd-async"])
+def test_who_does_not_answer_is_named(library, run):
+    pytest.importorskip("epics" if library == "ophyd" else "aioca", reason="pip install lauepilot[epics]")
+    devices = usual_devices("nobody:", load_instrument("lab"), library)
+    with pytest.raises(
+        HardwareError, match=r"No answer from nobody:cam1:Acquire, .* more within 0.5 s, asked at 127"
+    ):
+        wait_connected(*devices, timeout_s=0.5, loop=run.loop)
+
+
+def test_importing_the_package_is_quick_and_needs_no_optional_package():
+    code = (
+        "import sys, lauepilot.hardware as h; "
+        "assert not {'ophyd', 'bluesky', 'epics', 'aioca', 'ophyd_async', 'caproto'} & set(sys.modules); "
+        "sys.modules['epics'] = sys.modules['aioca'] = sys.modules['ophyd_async'] = sys.modules['caproto'] = None; "
+        "from lauepilot.hardware import LaueCamera, connect, load_devices; "
+        "print(sorted(dir(h))[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="has no 'nothing'"):
+        __import__("lauepilot.hardware").hardware.nothing  # noqa: B018
