@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,17 +214,26 @@ def replay(folder: str | Path, consumer: Any) -> str:
     path = Path(folder)
     record = read_record(path)
     ended = False
+    described: dict[str, dict[str, Any]] = {}
     for name, doc in lines_of(path):
+        if name == "descriptor":
+            described[doc["uid"]] = doc["data_keys"]
         if name == "event":
-            doc["data"] = {
-                key: record.image(value) if isinstance(value, Mapping) and "dataset" in value else value
-                for key, value in doc["data"].items()
-            }
+            keys = described[doc["descriptor"]]
+            doc["data"] = {key: _emitted(record, keys[key], value) for key, value in doc["data"].items()}
         consumer(name, doc)
         ended = ended or name == "stop"
     if not ended:
         consumer("stop", missing_stop(record, "the process that ran it was killed"))
     return record.uid
+
+
+def _emitted(record: RunRecord, described: Mapping[str, Any], value: Any) -> Any:
+    """A value as it was emitted: frames from their files, and null as the NaN that JSON does not know."""
+    if described.get("dtype") == "array":
+        array = record.image(value)
+        return array.astype(float) if array.dtype.kind == "O" else array
+    return math.nan if value is None and described.get("dtype") == "number" else value
 
 
 def missing_stop(record: RunRecord, reason: str) -> dict[str, Any]:
