@@ -125,6 +125,30 @@ def test_busy_until_record_and_library_say_so(lab_of_pvs):
     assert abs(get(f"{lab.prefix}m2.RBV")) < 59.0
 
 
+def test_a_clean_up_after_an_abort_is_carried_out(lab_of_pvs, naive):
+    """Trap 5: the naive way leaves the motor where it was interrupted."""
+    lab = lab_of_pvs
+
+    def interrupted(motion, clean_up):
+        timer = later(0.4, lambda: lab.run.abort("tested"))
+        with pytest.raises(Exception):  # noqa: B017, PT011  (Bluesky's choice)
+            lab.run(bpp.run_wrapper(bpp.finalize_wrapper(motion, clean_up)))
+        timer.join()
+        time.sleep(0.1)
+        return get(f"{lab.prefix}m2.RBV")
+
+    if lab.kind == "ophyd":
+        assert abs(interrupted(bps.mv(naive, 60.0), bps.mv(naive, 0.0))) > 1.0
+        lab.run(settle(lab.goniometer))
+        lab.run(bps.mv(lab.goniometer, {"chi": 0.0}))
+
+    def after_settling():
+        yield from settle(lab.goniometer)
+        yield from bps.mv(lab.goniometer, {"chi": 0.0})
+
+    assert interrupted(bps.mv(lab.goniometer, {"chi": 60.0}), after_settling) == pytest.approx(0.0, abs=0.01)
+
+
 def test_a_run_engine_in_a_thread_takes_an_abort():
     """Trap 6: the naive one wants to catch signals, which only the main thread may."""
 
