@@ -182,9 +182,11 @@ class EpicsMaker(AlignMaker):
     def _connected(self) -> tuple[Any, Any]:
         from lauepilot.hardware.devices.config import usual_devices, wait_connected
 
+        known = self._devices is not None
         if self._devices is None:
             self._devices = usual_devices(self._prefix, self.instrument)
-        wait_connected(*self._devices)
+        # Channel Access looks but rarely for what was there and has gone: an IOC that was started anew is given a minute.
+        wait_connected(*self._devices, timeout_s=60.0 if known else 10.0)
         return self._devices
 
 
