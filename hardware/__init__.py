@@ -27,8 +27,14 @@ if TYPE_CHECKING:
     from lauepilot.hardware.devices.twin import connect as connect
     from lauepilot.hardware.engine import run_engine as run_engine
     from lauepilot.hardware.plans.align import align_crystal as align_crystal
+    from lauepilot.hardware.plans.build_ub import build_ub as build_ub
+    from lauepilot.hardware.plans.calibrate import calibrate_instrument as calibrate_instrument
+    from lauepilot.hardware.plans.count import count_until as count_until
+    from lauepilot.hardware.plans.scan import scan_orientations as scan_orientations
     from lauepilot.hardware.plans.settle import settle as settle
+    from lauepilot.hardware.records.dataset import read_run as read_run
     from lauepilot.hardware.records.local import LocalRecorder as LocalRecorder
+    from lauepilot.hardware.resume import resume_run as resume_run
 
 #: Where each name lives.
 _HOMES = {
@@ -40,10 +46,16 @@ _HOMES = {
     "LaueCamera": "devices.twin",
     "LocalRecorder": "records.local",
     "align_crystal": "plans.align",
+    "build_ub": "plans.build_ub",
+    "calibrate_instrument": "plans.calibrate",
     "connect": "devices.twin",
+    "count_until": "plans.count",
     "load_devices": "devices.config",
     "paired": "devices.config",
+    "read_run": "records.dataset",
+    "resume_run": "resume",
     "run_engine": "engine",
+    "scan_orientations": "plans.scan",
     "settle": "plans.settle",
     "usual_devices": "devices.config",
     "wait_connected": "devices.config",

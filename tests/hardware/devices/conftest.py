@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from bluesky import plan_stubs as bps
 from lauepilot.hardware.devices.config import parse_devices, wait_connected
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
+from lauepilot.hardware.epics.environment import port_for_server
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.twin import Twin
@@ -68,7 +70,7 @@ def small(small_folder):
     return load_instrument(small_folder / "small.yaml")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def foreign_ioc():
     """An IOC that is not ours, in a process of its own."""
     pytest.importorskip("caproto", reason="needs caproto: pip install lauepilot[epics]")
@@ -79,6 +81,7 @@ def foreign_ioc():
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, "EPICS_CA_SERVER_PORT": port_for_server(os.environ)},
     ) as process:
         try:
             if process.stdout.readline().strip() != "ready":
