@@ -198,7 +198,10 @@ class Goniometer:
     def grid(self) -> FloatArray:
         """Settings (g, k) in radians, within the limits, from which no setting is far."""
         points = {0: 1, 1: 721, 2: 41}.get(len(self.rotations), 13)
-        ranges = [np.linspace(*np.deg2rad(axis.limits), points) for axis in self.rotations]
+        ranges = [
+            np.linspace(np.deg2rad(axis.limits[0]), np.deg2rad(axis.limits[1]), points)
+            for axis in self.rotations
+        ]
         if not ranges:
             return np.zeros((1, 0))
         return np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, len(ranges))

@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from lauepilot.simulator.arm.collision import Packed, Scene, nearest_pair
-from lauepilot.simulator.arm.kernels import improve, solve_wrist_arm
+from lauepilot.simulator.arm.kernels import improve, link_motions, solve_wrist_arm
 from lauepilot.simulator.arm.kinematics import (
     EXACT,
     characteristic_mm,
@@ -28,7 +28,7 @@ from lauepilot.simulator.arm.kinematics import (
 )
 from lauepilot.simulator.arm.model import ArmError
 from lauepilot.simulator.arm.paths import Path, find_path
-from lauepilot.simulator.conventions import FloatArray, nearest_rotation, rotation_matrix
+from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.goniometer import Axis, Goniometer, ReachError
 
 _SAMPLES = 4000
@@ -222,15 +222,9 @@ class ArmGoniometer(Goniometer):
         arm = self.scene.arm
         if np.array_equal([axis.direction for axis in self.axes], arm.axes):
             return poses
-        length, out = characteristic_mm(arm), poses.copy()
-        for q, wanted in zip(out, z, strict=True):
-            asked = wanted
-            for _ in range(8):
-                missed = wanted @ self.matrix(self._named(q)).T
-                if np.max(np.abs(missed - np.eye(3))) < 1e-11:
-                    break
-                asked = np.ascontiguousarray(nearest_rotation(missed @ asked))
-                improve(arm.axes, arm.points, arm.tip, asked, np.zeros(3), q, 6, length)
+        out = poses.copy()
+        true = np.array([np.divide(axis.direction, np.linalg.norm(axis.direction)) for axis in self.axes])
+        _correct(true, arm.axes, arm.points, arm.tip, np.ascontiguousarray(z), out, characteristic_mm(arm))
         return out
 
     def turned(self, errors: Sequence[FloatArray]) -> ArmGoniometer:
@@ -386,3 +380,25 @@ def _poses(
             rows[count] = q[k]
             count += 1
     return index[:count], rows[:count]
+
+
+@njit(cache=True)
+def _correct(
+    true: FloatArray,
+    axes: FloatArray,
+    points: FloatArray,
+    tip: FloatArray,
+    z: FloatArray,
+    poses: FloatArray,
+    length: float,
+) -> None:
+    """Change poses (r, n) of the arm as drawn, in place, until axes as they are (n, 3) give rotations ``z`` (r, 3, 3)."""
+    place = np.zeros(3)
+    for i in range(len(poses)):
+        asked = z[i].copy()
+        for _ in range(8):
+            missed = z[i] @ link_motions(true, points, poses[i])[0][-1].T
+            if np.max(np.abs(missed - np.eye(3))) < 1e-11:
+                break
+            asked = missed @ asked
+            improve(axes, points, tip, asked, place, poses[i], 6, length)
