@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lauepilot.cli import frame_commands, orientation_commands
+from lauepilot.cli import frame_commands, instrument_commands, orientation_commands
 from lauepilot.cli.options import (
     TARGET_HELP,
     CrystalOption,
+    DevicesOption,
     FaultsOption,
     InstrumentOption,
     JsonOption,
+    PrefixOption,
     SeedOption,
 )
 from lauepilot.cli.output import EXIT_HELP, Exit, UserError, guarded, print_json, whole_file
@@ -79,13 +81,35 @@ def align(
     out: Annotated[
         Path | None, typer.Option(help="New folder for the records; lauepilot-runs/... by default.")
     ] = None,
+    epics: PrefixOption = None,
+    devices: DevicesOption = None,
+    use_async: Annotated[
+        bool, typer.Option("--async", help="With --epics: by way of ophyd-async instead of ophyd.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with a run that was killed: its folder of records.")
+    ] = None,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="With --resume: look anew from where the axes stand now.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> int:
-    """Align a crystal that a simulated instrument holds at a random orientation.
+    """Align a crystal that a simulated instrument holds at a random orientation, or one on motors of EPICS.
 
     Runs the Bluesky plan on Ophyd devices and leaves frames, pictures, UB, documents and a summary in a folder.
     Without --seed the orientation is one from which the target can be reached; a given seed is taken as it comes.
     """
+    if resume is not None:
+        from lauepilot.cli.resume import run_resume
+
+        return run_resume(folder=resume, speed=speed, out=out, as_json=json_output, reread=reread)
+    if epics is not None or devices is not None:
+        from lauepilot.cli.epics import run_align_epics
+
+        return run_align_epics(
+            prefix=epics, devices=devices, use_async=use_async, crystal=crystal, instrument=instrument,
+            target=target, out=out, as_json=json_output,
+        )  # fmt: skip
     from lauepilot.cli.align import run_align
 
     return run_align(
@@ -99,8 +123,16 @@ for _command in (
     orientation_commands.reorient,
     orientation_commands.convert,
     orientation_commands.ub,
+    instrument_commands.ioc,
+    instrument_commands.page,
+    instrument_commands.calibrate_instrument,
+    instrument_commands.build_ub,
+    instrument_commands.arm,
+    instrument_commands.queue_startup,
+    instrument_commands.faults,
 ):
     app.command(epilog=EXIT_HELP)(_command)
+app.add_typer(instrument_commands.records)
 
 
 @app.command(epilog=EXIT_HELP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,4 +24,15 @@ SeedOption = Annotated[
 ]
 FaultsOption = Annotated[
     str, typer.Option(help="How far the instrument strays from its drawing: none, default, harsh.")
+]
+PrefixOption = Annotated[
+    str | None,
+    typer.Option(
+        "--epics",
+        metavar="PREFIX",
+        help="Use process variables named as those of 'lauepilot ioc', below this prefix.",
+    ),
+]
+DevicesOption = Annotated[
+    Path | None, typer.Option(help="YAML file of one's own process variables (docs: own-devices).")
 ]
