@@ -16,13 +16,17 @@ from lauepilot.perception.reflections.drive import drive, worst_miss_deg
 from lauepilot.perception.reflections.looking import Path, along
 from lauepilot.perception.reflections.search import UbSearch
 from lauepilot.simulator.crystal import load_crystal
+from lauepilot.simulator.fourcircle import AreaDetector, FourCircle
 from lauepilot.simulator.fourcircle_twin import FourCircleFaults, FourCircleTwin
 from lauepilot.simulator.goniometer import ReachError
 from lauepilot.simulator.orientation import misorientation
 
+#: An area detector with few, large pixels: what is tested here does not need more.
+COARSE = FourCircle(area=AreaDetector(shape=(64, 128), pixel_mm=0.6))
+
 
 def twin_of(name="si", seed=1, **kwargs):
-    return FourCircleTwin(load_crystal(name), rng=np.random.default_rng(seed), **kwargs)
+    return FourCircleTwin(load_crystal(name), COARSE, rng=np.random.default_rng(seed), **kwargs)
 
 
 def stream(documents, name):
