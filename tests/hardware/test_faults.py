@@ -8,15 +8,23 @@ import bluesky.preprocessors as bpp
 import pytest
 from bluesky.utils import IllegalMessageSequence, Msg, RunEngineInterrupted
 
-from lauepilot.bench import hardware_faults
-from lauepilot.bench.hardware_faults import FAULTS, at_every_message, outcomes
+from lauepilot.bench import hardware_fault_table, hardware_faults
+from lauepilot.bench.hardware_fault_table import FAULTS
+from lauepilot.bench.hardware_faults import outcomes
+from lauepilot.bench.hardware_interruptions import at_every_message
 from lauepilot.bench.hardware_rig import Run, ScriptedAgent, align, in_process, judge, recorded_engine
 from lauepilot.cli.faults import run_faults
 from lauepilot.cli.output import UserError
 from lauepilot.hardware.devices.parts import Axes
 from lauepilot.hardware.plans import align as plan_module
 
-QUICK = [name for name in FAULTS if "every message" not in name]
+INSIDE = [name for name in FAULTS if hardware_fault_table.applies(name, "in process")]
+QUICK = [name for name in INSIDE if "every message" not in name]
+#: Over Channel Access: those whose world is another one there, and one interruption.
+OUTSIDE = [
+    "motor stalls", "limit switch", "read-back off by 1 deg", "camera never ready", "camera: no image",
+    "STOP pressed elsewhere", "IOC frozen", "abort in a motion",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -41,14 +49,26 @@ def test_interrupted_at_messages(act, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(FAULTS) - set(QUICK)))
+@pytest.mark.parametrize("name", sorted(set(INSIDE) - set(QUICK)))
 def test_interrupted_at_every_message(name):
     (row,) = outcomes([name])
     assert row.passed, row.detail
 
 
-def test_the_table_has_twenty_faults():
-    assert len(FAULTS) >= 20
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", hardware_faults.EPICS)
+def test_faults_over_channel_access(setting):
+    for package in ("caproto", "epics") if setting.endswith("ophyd") else ("caproto", "ophyd_async", "aioca"):
+        pytest.importorskip(package, reason=f"needs {package}: pip install lauepilot[epics]")
+    rows = outcomes(OUTSIDE, (setting,))
+    assert len(rows) == len(OUTSIDE)
+    assert {row.how for row in rows} == {setting}
+    assert [(row.name, row.detail) for row in rows if not row.passed] == []
+
+
+def test_the_table_has_twenty_faults_in_each_setting():
+    for setting in (*hardware_faults.SETTINGS, *hardware_faults.EPICS):
+        assert sum(hardware_fault_table.applies(name, setting) for name in FAULTS) >= 20
 
 
 # The referee is not blind: with the cure taken away, the rows fail.
@@ -126,8 +146,8 @@ def test_the_command(capsys):
 
 
 def test_the_figure(monkeypatch):
-    monkeypatch.setattr(hardware_faults, "FAULTS", {"limit switch": FAULTS["limit switch"]})
-    monkeypatch.setattr(hardware_faults, "ELSEWHERE", ())
+    monkeypatch.setattr(hardware_fault_table, "FAULTS", {"limit switch": FAULTS["limit switch"]})
+    monkeypatch.setattr(hardware_fault_table, "ELSEWHERE", ())
     monkeypatch.setattr(hardware_faults, "EPICS", ())
     (figure,) = hardware_faults.measure(True, lambda text: None)
     assert (figure.name, figure.value, figure.n) == ("faults_survived", 1.0, 1)

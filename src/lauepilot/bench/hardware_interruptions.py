@@ -1,0 +1,145 @@
+"""Faults of people and of the RunEngine: pauses, aborts, halts, Ctrl-C and suspenders, in a motion and at every message."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import bluesky.preprocessors as bpp
+from bluesky.suspenders import SuspendBoolHigh
+from bluesky.utils import Msg, RunEngineInterrupted
+from ophyd import Signal
+
+from lauepilot.bench.faults import FaultOutcome
+from lauepilot.bench.hardware_fault_runs import Fault, Maker, run
+from lauepilot.bench.hardware_rig import judge, when
+
+
+def while_busy(act: str) -> Fault:
+    """Paused in the middle of a motion, and then ended by ``act`` of the RunEngine, or resumed."""
+
+    def fault(name: str, make: Maker) -> FaultOutcome:
+        rig = make(10.0)
+
+        def then(engine: Any) -> Any:
+            return (
+                engine.resume()
+                if act == "resume"
+                else getattr(engine, act)(*(["by hand"] if act == "abort" else []))
+            )
+
+        engines: list[Any] = []
+        with when(lambda: rig.goniometer.busy, lambda: engines[0].request_pause()):
+            outcome = run(rig, interrupted=then, prepare=engines.append)
+        expected = {
+            "abort": ("abort", "by hand"),
+            "halt": ("abort", ""),
+            "stop": ("success", ""),
+            "resume": ("success", ""),
+        }
+        status, reason = expected[act]
+        if act != "resume" and outcome.error is None and outcome.result is None:
+            outcome.error = RunEngineInterrupted(f"ended by RE.{act}()")
+        return judge(
+            name, rig, outcome, status=status, reason=reason, says=f"RE.{act}()", went_on=act == "resume"
+        )
+
+    return fault
+
+
+def ctrl_c(name: str, make: Maker) -> FaultOutcome:
+    """One Ctrl-C in a motion, and then the abort that a program makes of it."""
+    rig = make(10.0)
+    if threading.current_thread() is not threading.main_thread():
+        return FaultOutcome(
+            name, rig.how, False, False, False, False, "needs the main thread, where Python takes signals"
+        )
+    with when(lambda: rig.goniometer.busy, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        outcome = run(rig, interrupted=lambda engine: engine.abort("Ctrl-C"), in_main_thread=True)
+    if outcome.error is None and outcome.result is None:
+        outcome.error = RunEngineInterrupted("RE.abort() after Ctrl-C")
+    return judge(name, rig, outcome, status="abort", reason="Ctrl-C", says="RE.abort()")
+
+
+def suspended(name: str, make: Maker) -> FaultOutcome:
+    """The beam is lost in an exposure, and comes back."""
+    rig = make(10.0)
+    shutter = Signal(name="beam_lost", value=0)
+
+    def trip() -> None:
+        shutter.put(1)
+        threading.Timer(0.3, lambda: shutter.put(0)).start()
+
+    with when(lambda: rig.camera.busy, trip):
+        outcome = run(rig, prepare=lambda engine: engine.install_suspender(SuspendBoolHigh(shutter, sleep=0)))
+    return judge(name, rig, outcome, status="success", reason="declared", says="", went_on=True)
+
+
+def _with_pause_at(plan: Any, number: int, seen: list[int]) -> Any:
+    """The plan with a pause before its message ``number``; ``seen`` gets one entry for each message."""
+
+    def insert(message: Msg) -> tuple[Any, None]:
+        seen.append(1)
+        if len(seen) != number + 1:
+            return None, None
+
+        def both() -> Any:
+            yield Msg("pause", defer=False)
+            return (yield message)
+
+        return both(), None
+
+    return bpp.plan_mutator(plan, insert)  # type: ignore[no-untyped-call]
+
+
+def at_every_message(act: str, every: int = 1) -> Fault:
+    """Paused before each message of the plan in turn, and resumed or aborted: as many alignments as there are messages.
+
+    Parameters
+    ----------
+    act
+        ``resume`` or ``abort``.
+    every
+        Only at each so-many-th message.
+    """
+
+    def fault(name: str, make: Maker) -> FaultOutcome:
+        number, worst, tried = 0, None, range(0)
+        while True:
+            rig, seen = make(0.0), []  # type: ignore[var-annotated]
+
+            def then(engine: Any) -> Any:
+                return engine.resume() if act == "resume" else engine.abort("by hand")
+
+            def mutate(plan: Any, number: int = number, seen: list[int] = seen) -> Any:
+                return _with_pause_at(plan, number, seen)
+
+            outcome = run(rig, interrupted=then, mutate=mutate)
+            if len(seen) <= number:  # the plan had no such message: all were tried
+                break
+            stops = [doc for kind, doc in outcome.documents if kind == "stop"]
+            if act == "resume":
+                judged = judge(name, rig, outcome, status="success", reason="declared", says="", went_on=True)
+            else:
+                # Before the run is open there is nothing to close, after it is closed it is what it was.
+                closed_before = bool(stops) and stops[0]["exit_status"] == "success"
+                status = "" if not outcome.documents else "success" if closed_before else "abort"
+                outcome.error, outcome.result = RunEngineInterrupted("ended by RE.abort()"), None
+                reason = "declared" if closed_before else "by hand" if status else ""
+                judged = judge(name, rig, outcome, status=status, reason=reason, says="RE.abort()")
+            if not judged.passed and worst is None:
+                worst = (number, judged)
+            number += every
+        tried = range(0, number, every)
+        how = f"{name} ({len(tried)} messages)"
+        if worst is None:
+            return FaultOutcome(how, rig.how, True, True, True, True, f"each of {len(tried)} messages")
+        at, row = worst
+        return FaultOutcome(
+            how, row.how, row.at_rest, row.closed_truthfully, row.nothing_lost, row.went_on_or_said,
+            f"at message {at}: {row.detail}",
+        )  # fmt: skip
+
+    return fault
