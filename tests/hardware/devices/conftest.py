@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 from bluesky import plan_stubs as bps
 
-from lauepilot.hardware.devices.config import parse_devices, wait_connected
+from lauepilot.hardware.devices.config import parse_devices, usual_devices, wait_connected
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.epics.environment import port_for_server
+from lauepilot.hardware.epics.process import running_ioc
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.twin import Twin
@@ -94,7 +96,9 @@ def foreign_ioc():
 def made(kind, request):
     """An engine, and a camera and goniometer of a kind, connected; ``ask`` is for what may be a coroutine."""
     documents = []
-    with run_engine(lambda name, doc: documents.append((name, doc))) as run:
+    library, _, ours = kind.partition(" on ")
+    with ExitStack() as stack:
+        run = stack.enter_context(run_engine(lambda name, doc: documents.append((name, doc))))
 
         def ask(value):
             """The value itself, or what the coroutine brings in the engine's loop."""
@@ -102,19 +106,24 @@ def made(kind, request):
                 return asyncio.run_coroutine_threadsafe(value, run.loop).result(10)
             return value
 
-        prefix = ""
+        prefix, small = "", request.getfixturevalue("small")
         if kind == "twin":
-            small = request.getfixturevalue("small")
             twin = Twin(load_crystal("si"), small, rng=np.random.default_rng(1))
             camera, goniometer = connect(twin, realtime_factor=1.0)
         else:
-            for package in ("epics",) if kind == "ophyd" else ("ophyd_async", "aioca"):
+            for package in ("epics",) if library == "ophyd" else ("ophyd_async", "aioca"):
                 pytest.importorskip(package, reason=f"needs {package}: pip install lauepilot[epics]")
-            prefix = request.getfixturevalue("foreign_ioc").prefix
             folder = request.getfixturevalue("small_folder")
-            text = (folder / f"{kind}.yaml").read_text().replace("PREFIX", prefix)
-            camera, goniometer = parse_devices(text, kind, folder)
-            wait_connected(camera, goniometer, loop=run.loop)
+            if ours:
+                pytest.importorskip("caproto", reason="needs caproto: pip install lauepilot[epics]")
+                file = str(folder / "small.yaml")
+                prefix = stack.enter_context(running_ioc(instrument=file, speed=1.0, seed=1)).prefix
+                camera, goniometer = usual_devices(prefix, small, library)
+            else:
+                prefix = request.getfixturevalue("foreign_ioc").prefix
+                text = (folder / f"{kind}.yaml").read_text().replace("PREFIX", prefix)
+                camera, goniometer = parse_devices(text, kind, folder)
+            wait_connected(camera, goniometer, timeout_s=30.0, loop=run.loop)
         yield SimpleNamespace(
             kind=kind,
             camera=camera,
@@ -134,7 +143,10 @@ def as_new(lab):
     return lab
 
 
-@pytest.fixture(scope="module", params=["twin", "ophyd", "ophyd-async"])
+ON_OURS = [pytest.param(f"{name} on our IOC", marks=pytest.mark.slow) for name in ("ophyd", "ophyd-async")]
+
+
+@pytest.fixture(scope="module", params=["twin", "ophyd", "ophyd-async", *ON_OURS])
 def lab_of_module(request):
     yield from made(request.param, request)
 
