@@ -63,7 +63,8 @@ def _limits(observation: Observation) -> dict[str, tuple[float, float]]:
 class _Maker:
     """Runs of the mover on a Twin at the wall's speed."""
 
-    title, simulated, crystals = "lab", True, ("si",)
+    title, simulated = "lab", True
+    crystals: tuple[str, ...] = ("si",)
     faults: tuple[str, ...] = ()
     first = Choice("si", "[0 0 1] beam", 1.0)
 
