@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -209,7 +210,7 @@ class _Problem:
         for column in np.argsort(-closeness.max(axis=0), kind="stable")[:4]:
             index = int(every[column])
             start = grid[int(np.argmax(closeness[:, column]))]
-            start = self.goniometer.refine(start, lambda z, i=index: self.miss(z, i))
+            start = self.goniometer.refine(start, partial(self.miss, index=index))
             angle = float(np.linalg.norm(self.miss(chain_matrices(directions, start), index)))
             found.append((angle, index, np.rad2deg(start)))
         least = min(angle for angle, _, _ in found)

@@ -151,7 +151,7 @@ def connect_meca500(address: str, chain: Goniometer, *, speed_percent: float = 2
         If the package is missing, the robot does not answer or is in error, or our limits are wider than its own.
     """
     try:
-        from mecademicpy.robot import Robot
+        from mecademicpy.robot import Robot  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         raise ControllerError(
             "The Meca500 needs its vendor's package mecademicpy: pip install lauepilot[arm]."

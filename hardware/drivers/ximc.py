@@ -76,7 +76,7 @@ class XimcController:
         ControllerError
             If an axis reports a failed command or an alarm.
         """
-        from libximc.highlevel import MvcmdStatus, StateFlags
+        from libximc.highlevel import MvcmdStatus, StateFlags  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
         running = False
         for name in self._axes:
@@ -157,7 +157,7 @@ def connect_ximc(
         If the package is missing, names do not fit the axes, or a controller cannot be opened.
     """
     try:
-        import libximc.highlevel as ximc
+        import libximc.highlevel as ximc  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except (ImportError, OSError) as error:
         raise ControllerError(
             f"The ximc controllers need their vendor's library ({error}): pip install lauepilot[arm]; of libximc not 3.1.2, "

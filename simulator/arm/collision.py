@@ -215,7 +215,8 @@ def straight_touch(scene: Packed, start: FloatArray, end: FloatArray) -> float:
 
     No point moves faster than ``sum_j |dq_j| reach_j`` over the whole move. With a distance ``d`` at a look, the
     next look after ``(d - margin / 2) / speed`` therefore finds at least half the margin left at all times
-    between. (Two bodies that both move: their relative speed comes from the joints between them, which are among those summed.)
+    between. (Two bodies that both move: their relative speed comes from the joints between them, all of which are
+    summed.)
     """
     speed = 0.0
     for j in range(len(start)):

@@ -222,7 +222,7 @@ class _ArmFile(BaseModel):
 def box_points(centre: ArrayLike, size: ArrayLike) -> FloatArray:
     """Corners (8, 3) of a box along the axes, from its centre (3,) and full widths (3,)."""
     corners = np.stack(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5], indexing="ij"), -1).reshape(8, 3)
-    return np.asarray(centre, dtype=float) + corners * np.asarray(size, dtype=float)
+    return np.asarray(np.asarray(centre, dtype=float) + corners * np.asarray(size, dtype=float))
 
 
 def parse_arm(text: str, origin: str = "<text>") -> Arm:

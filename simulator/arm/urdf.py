@@ -124,11 +124,12 @@ def _chain(robot: Tree.Element, origin: str, tip: str) -> list[tuple[str, Tree.E
     ends = sorted(set(above) - parents)
     if not tip and len(ends) != 1:
         raise ArmError(f"{origin} has {len(ends)} ends ({', '.join(ends)}); say which carries the tool.")
-    link, chain = tip or ends[0], []
+    link = tip or ends[0]
+    chain: list[tuple[str, Tree.Element, str]] = []
     while link in above:
-        up, joint = above[link]
-        chain.append((up, joint, link))
-        link = up
+        parent, element = above[link]
+        chain.append((parent, element, link))
+        link = parent
         if len(chain) > len(above):
             raise ArmError(f"{origin}: its joints make a loop.")
     if not chain:

@@ -144,7 +144,7 @@ def _paths(arm: ArmGoniometer, poses: list[FloatArray]) -> dict[str, Any]:
 def _pinocchio(arm: ArmGoniometer, targets: FloatArray) -> tuple[float, float] | None:
     """Share solved within limits and median ms of pinocchio's damped steps from the pose at rest; None without it."""
     try:
-        import pinocchio as pin  # type: ignore[import-not-found, unused-ignore]
+        import pinocchio as pin  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         return None
     model = pin.buildModelFromXML(write_urdf(arm.scene.arm))

@@ -47,7 +47,7 @@ def run_arm(
         raise ValueError(f"The goniometer of {instrument!r} is no arm. Shipped with an arm: lab-arm.")
     rest, home = stage.rest, np.array(stage.home)
     z = rotation_matrix(np.deg2rad(turn_deg)) @ stage.matrix(rest)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for q in stage.settings(z[None], home)[1]:
         joints = {name: float(value) for name, value in zip(stage.names, np.rad2deg(q), strict=True)}
         problem = stage.problem(rest, joints)
