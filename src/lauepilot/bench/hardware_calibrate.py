@@ -98,7 +98,8 @@ def trial(seed: int) -> Trial:
     camera, goniometer = connect(twin)
     began = time.perf_counter()
     with run_engine() as engine:
-        result: CalibrateResult = engine(calibrate_instrument(camera, goniometer, frames=FRAMES)).plan_result  # type: ignore[no-untyped-call]
+        ended: Any = engine(calibrate_instrument(camera, goniometer, frames=FRAMES))
+    result: CalibrateResult = ended.plan_result
     wall = time.perf_counter() - began
     none = np.zeros(0)
     if result.outcome != "calibrated" or result.fit is None:
