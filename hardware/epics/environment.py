@@ -1,4 +1,4 @@
-"""Channel Access on loopback only, with ports of its own: nothing of it is seen from outside, and it sees nothing outside."""
+"""Channel Access on loopback only, with ports of its own: nothing of it is seen from outside, nor does it see anything."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Mapping, MutableMapping
 from lauepilot.hardware.errors import HardwareError
 
 LOOPBACK = "127.0.0.1"
+
+#: Ports beside the first one at which clients look for servers.
+SPARE_PORTS = 4
 
 #: Bytes of the largest array that travels; 4,096 x 4,096 pixels of four bytes and a little.
 MAX_ARRAY_BYTES = 70_000_000
@@ -38,12 +41,18 @@ def loopback(server_port: int | None = None, repeater_port: int | None = None) -
     ----------
     server_port, repeater_port
         Of Channel Access; None takes free ones. All programs that are to see each other need the same.
+
+    Two servers at one port would share its searches, and each would be found now and then: clients look at `SPARE_PORTS`
+    more, of which each `lauepilot.hardware.epics.process.running_ioc` takes one of its own.
     """
     server = free_port() if server_port is None else server_port
     repeater = free_port() if repeater_port is None else repeater_port
+    spare: set[int] = set()
+    while len(spare) < SPARE_PORTS:
+        spare |= {free_port()} - {server, repeater}
     return {
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
-        "EPICS_CA_ADDR_LIST": LOOPBACK,
+        "EPICS_CA_ADDR_LIST": " ".join([LOOPBACK, *(f"{LOOPBACK}:{port}" for port in sorted(spare))]),
         "EPICS_CA_SERVER_PORT": str(server),
         "EPICS_CA_REPEATER_PORT": str(repeater),
         "EPICS_CA_MAX_ARRAY_BYTES": str(MAX_ARRAY_BYTES),
@@ -64,13 +73,14 @@ def use_loopback(
     Raises
     ------
     HardwareError
-        If a library of Channel Access was imported before, and other ports are asked for: it looks at them once.
+        If pyepics or aioca was imported before, and other ports are asked for: it looks at them once.
     """
     into = os.environ if environ is None else environ
     wanted = loopback(server_port, repeater_port)
     if server_port is None and "EPICS_CA_SERVER_PORT" in into:
         return {name: into.get(name, value) for name, value in wanted.items()}
-    loaded = [name for name in ("epics", "aioca", "caproto") if name in sys.modules]
+    # caproto asks anew for each server and client; libca, which these two stand on, once.
+    loaded = [name for name in ("epics", "aioca") if name in sys.modules]
     if loaded and into.get("EPICS_CA_SERVER_PORT") != wanted["EPICS_CA_SERVER_PORT"]:
         raise HardwareError(
             f"{', '.join(loaded)} was imported before the ports of Channel Access were set, and would not see them. Call "
@@ -83,3 +93,27 @@ def use_loopback(
 def only_loopback(environ: Mapping[str, str]) -> bool:
     """Whether a server started in this environment is seen on this machine alone."""
     return environ.get("EPICS_CAS_INTF_ADDR_LIST", "").split() == [LOOPBACK]
+
+
+def port_for_server(environ: Mapping[str, str]) -> str:
+    """A port for one more server where clients of this environment look: a spare one if there is one left, or the first.
+
+    Raises
+    ------
+    HardwareError
+        If all are taken.
+    """
+    named = environ.get("EPICS_CA_ADDR_LIST", "").split()
+    spare = [address.rpartition(":")[2] for address in named if address.startswith(f"{LOOPBACK}:")]
+    ports = [*spare, environ.get("EPICS_CA_SERVER_PORT", "5064")]
+    for port in ports:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            try:
+                udp.bind((LOOPBACK, int(port)))
+            except OSError:
+                continue
+            return port
+    raise HardwareError(
+        f"All ports where clients look for servers are taken ({', '.join(ports)}). End an IOC, or name more of them in "
+        "EPICS_CA_ADDR_LIST before the program starts."
+    )

@@ -1,30 +1,36 @@
-"""The IOC: motor records and a camera with the Twin behind them.
+"""The IOC: motor records and a camera of areaDetector, with the Twin behind them.
 
 ::
 
     python -m lauepilot.hardware.epics.ioc --instrument lab --crystal si --prefix lab:
 
-Below ``PREFIX`` there are a motor record for each axis, ``cam1:`` and ``image1:`` as of areaDetector, and ``twin:`` with the
-instrument's clock and what can be made to fail.
+Under the prefix there are a motor record for each axis, ``cam1:`` and ``image1:`` as of areaDetector, and ``twin:`` with the
+instrument's clock and with what can be made to fail.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
+import math
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from caproto import ChannelType
-from caproto.asyncio.server import start_server
-from caproto.server import PVGroup, pvproperty
+from caproto import CaprotoNetworkError  # type: ignore[import-untyped]
+from caproto.asyncio.server import Context  # type: ignore[import-untyped]
+from caproto.server import PVGroup, pvproperty  # type: ignore[import-untyped]
 
-from lauepilot.hardware.epics import camera, motor
+from lauepilot.hardware.epics import camera, motor_fields
 from lauepilot.hardware.epics.environment import only_loopback, use_loopback
+from lauepilot.hardware.epics.motor import MotorRecord
 from lauepilot.hardware.epics.stage import Stage
+from lauepilot.hardware.epics.values import Refused, pvs, show
 from lauepilot.hardware.errors import HardwareError
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults
@@ -32,93 +38,40 @@ from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.twin import Twin
 
-#: Said on standard output when clients can connect.
+#: Printed when clients can connect.
 READY = "ready"
 
+READ = {
+    "Clock_RBV": 0.0, "Dose_RBV": 0.0, "LiveTime_RBV": 0.0, "Saturation_RBV": 0.0, "Gain_RBV": 1.0, "Offset_RBV": 0.0,
+    "Instrument_RBV": "", "Crystal_RBV": "", "Seed_RBV": 0, "Axes_RBV": "",
+}  # fmt: skip
+SETTINGS = {
+    "Speed": 1.0, "FaultAxis": "", "FaultMotor": ("none", motor_fields.FAULTS), "FaultReadback": 1.0,
+    "FaultCamera": ("none", camera.FAULTS), "FaultFreeze": 0.0, "FaultDisconnect": 0, "FaultExit": 0,
+}  # fmt: skip
 
-class TwinPVs(PVGroup):  # type: ignore[misc]
-    """Clock, dose, the counting of the sensor, and the switches for faults (for tests: a real beamline has none)."""
 
-    Clock_RBV = pvproperty(value=0.0, units="s", precision=3, read_only=True)
-    Dose_RBV = pvproperty(value=0.0, units="s", precision=3, read_only=True)
-    LiveTime_RBV = pvproperty(value=0.0, units="s", precision=3, read_only=True)
-    Saturation_RBV = pvproperty(value=0.0, read_only=True)
-    Gain_RBV = pvproperty(value=1.0, read_only=True)
-    Offset_RBV = pvproperty(value=0.0, read_only=True)
-    Instrument_RBV = camera.text("")
-    Crystal_RBV = camera.text("")
-    Seed_RBV = pvproperty(value=0, read_only=True)
-    Speed = pvproperty(value=1.0)
+_TwinPVs = type("_TwinPVs", (PVGroup,), {**pvs(READ, read_only=True), **pvs(SETTINGS)})
+
+
+class TwinPVs(_TwinPVs):  # type: ignore[misc, valid-type]
+    """Clock, dose, the counting of the sensor; and what can be made to fail (a real beamline has no such switches)."""
+
     #: The true laboratory orientation, row by row: for referees, never for agents.
     TrueU_RBV = pvproperty(value=[0.0] * 9, read_only=True)
-    FaultAxis = pvproperty(value="", dtype=ChannelType.STRING)
-    FaultMotor = camera.enum(motor.FAULTS, "none")
-    FaultCamera = camera.enum(camera.FAULTS, "none")
-    FaultFreeze = pvproperty(value=0.0, units="s")
-    FaultExit = pvproperty(value=0)
 
-    def __init__(self, *args: Any, ioc: TwinIOC, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.ioc = ioc
+    def channel(self, name: str) -> Any:
+        """A process variable by its name without prefix."""
+        return self.pvdb[f"{self.prefix}{name}"]
 
-    async def show(self) -> None:
-        """Clock, dose and orientation of now."""
-        twin = self.ioc.stage.twin
-        await self.Clock_RBV.write(twin.clock_s)
-        await self.Dose_RBV.write(twin.dose_s)
-        await self.TrueU_RBV.write(twin.u_lab().ravel())
-
-    async def show_frame(self, frame: Frame) -> None:
-        """What belongs to the last frame."""
-        for pv, value in (
-            (self.LiveTime_RBV, frame.live_time_s), (self.Saturation_RBV, frame.saturation),
-            (self.Gain_RBV, frame.gain), (self.Offset_RBV, frame.offset),
-        ):  # fmt: skip
-            await pv.write(float(value))
-
-    @Speed.putter
-    async def Speed(self, instance: Any, value: float) -> float:
-        """How many times faster than the wall the instrument's clock runs."""
-        if not np.isfinite(value) or value <= 0.0:
-            raise ValueError(f"Speed must be a positive number; {value!r} came.")
-        self.ioc.stage.speed = float(value)
-        return float(value)
-
-    @FaultMotor.putter
-    async def FaultMotor(self, instance: Any, value: Any) -> Any:
-        """What goes wrong with the motor that FaultAxis names."""
-        name = self.FaultAxis.value
-        if name not in self.ioc.motors:
-            raise ValueError(f"FaultAxis is {name!r}; write one of {', '.join(self.ioc.motors)} there first.")
-        record = self.ioc.motors[name]
-        record.fault = str(value) if str(value) in motor.FAULTS else motor.FAULTS[int(value)]
-        if record.fault == "none":
-            await record.clear()
-        await record.refresh()
-        return value
-
-    @FaultCamera.putter
-    async def FaultCamera(self, instance: Any, value: Any) -> Any:
-        """What goes wrong with the camera."""
-        self.ioc.cam.fault = str(value) if str(value) in camera.FAULTS else camera.FAULTS[int(value)]
-        return value
-
-    @FaultFreeze.putter
-    async def FaultFreeze(self, instance: Any, value: float) -> float:
-        """The whole IOC hangs for so many wall seconds."""
-        time.sleep(min(float(value), 600.0))
-        return 0.0
-
-    @FaultExit.putter
-    async def FaultExit(self, instance: Any, value: int) -> int:
-        """The IOC dies at once."""
-        if value:
-            os._exit(3)
-        return 0
+    async def tell(self, **values: Any) -> None:
+        """Show read-backs."""
+        for name, value in values.items():
+            await show(self.channel(f"{name}_RBV"), value)
 
 
 class TwinIOC:
-    """All process variables of a Twin.
+    """All process variables of a Twin; make one inside a running event loop.
 
     Parameters
     ----------
@@ -127,54 +80,140 @@ class TwinIOC:
     prefix
         Before each name, as ``lab:``.
     speed
-        How many times faster than the wall the instrument's clock runs.
+        How many times faster than the wall the instrument's clock runs; 0 for at once.
     seed
         Told to clients; the Twin was made with it.
     """
 
     def __init__(self, twin: Twin, prefix: str, speed: float, seed: int) -> None:
-        if not np.isfinite(speed) or speed <= 0.0:
-            raise HardwareError(f"An IOC needs time to pass: --speed must be positive; {speed} came.")
-        self.stage = Stage(twin, speed, self._told)
+        self.twin = twin
+        self.stage = Stage(twin, _speed(speed), self._tell)
         self._seed = seed
-        detector = twin.instrument.detector
-        plugin = camera.image_plugin(detector.shape, camera.wire_bits(detector.sensor.bit_depth))
-        self.image = plugin(prefix=f"{prefix}image1:")
-        self.twin = TwinPVs(prefix=f"{prefix}twin:", ioc=self)
+        self.facts = TwinPVs(prefix=f"{prefix}twin:")
+        self.image = camera.image_pvs(twin.instrument, f"{prefix}image1:")
         self.cam = camera.Cam(
-            prefix=f"{prefix}cam1:", stage=self.stage, image=self.image, told=self.twin.show_frame
+            prefix=f"{prefix}cam1:", stage=self.stage, image=self.image, told=self._tell_frame
         )
         self.motors = {
-            axis.name: motor.MotorRecord(prefix=f"{prefix}{axis.name}", axis=axis, stage=self.stage)
+            axis.name: MotorRecord(prefix=f"{prefix}{axis.name}", axis=axis, stage=self.stage)
             for axis in twin.instrument.goniometer.axes
         }
         self.pvdb: dict[str, Any] = {}
-        for group in (self.image, self.twin, self.cam, *self.motors.values()):
+        groups: list[Any] = [self.facts, self.image, self.cam, *self.motors.values()]
+        for group in groups:
             self.pvdb |= group.pvdb
+        self._context: Any = None
 
-    async def _told(self) -> None:
-        await self.twin.show()
+    async def run(self, interfaces: list[str]) -> None:
+        """Serve on these interfaces until cancelled; `READY` is printed when clients can connect."""
         for record in self.motors.values():
-            await record.refresh()
+            await record.prepare()
+        await self.cam.prepare()
+        sensor = self.twin.instrument.detector.sensor
+        await self.facts.tell(
+            Instrument=self.twin.instrument.name[:39], Crystal=self.twin.crystal.name[:39], Seed=self._seed % 2**31,
+            Axes=" ".join(self.motors)[:39],
+            Saturation=min(sensor.saturation_adu, 2.0**sensor.bit_depth - 1.0),
+            Gain=sensor.gain_adu, Offset=sensor.offset_adu,
+        )  # fmt: skip
+        await show(self.facts.channel("Speed"), self.stage.speed)
+        await show(self.facts.channel("FaultAxis"), next(iter(self.motors), ""))
+        await self._tell()
+        for name, putter in (
+            ("Speed", self._put_speed), ("FaultAxis", self._put_fault_axis), ("FaultMotor", self._put_fault_motor),
+            ("FaultCamera", self._put_fault_camera), ("FaultReadback", self._put_fault_readback),
+            ("FaultFreeze", self._put_freeze), ("FaultDisconnect", self._put_disconnect), ("FaultExit", self._put_exit),
+        ):  # fmt: skip
+            self.facts.channel(name).putter = putter
+        for name in ("caproto", "caproto.bcast", "caproto.ch", "caproto.circ", "caproto.ctx"):
+            logging.getLogger(name).addFilter(_worth_saying)
+        self._context = Context(self.pvdb, interfaces)
+        await self._context.run(startup_hook=self._say_ready)
 
-    async def begin(self, async_lib: Any = None) -> None:
-        """Show what is known before anything moves."""
-        twin = self.stage.twin
-        sensor = twin.instrument.detector.sensor
-        await self.twin.Instrument_RBV.write(twin.instrument.name)
-        await self.twin.Crystal_RBV.write(twin.crystal.name)
-        await self.twin.Seed_RBV.write(self._seed)
-        await self.twin.Speed.write(self.stage.speed)
-        await self.twin.Saturation_RBV.write(min(sensor.saturation_adu, 2.0**sensor.bit_depth - 1.0))
-        await self.twin.Gain_RBV.write(sensor.gain_adu)
-        await self.twin.Offset_RBV.write(sensor.offset_adu)
-        await self.twin.show()
+    async def _say_ready(self, _: Any) -> None:
+        while True:  # the listening begins a little after the sockets are there
+            try:
+                _, writer = await asyncio.open_connection(self._context.interfaces[0], self._context.port)
+            except OSError:
+                await asyncio.sleep(0.01)
+                continue
+            writer.close()
+            break
+        print(READY, flush=True)
+
+    async def _tell(self) -> None:
+        await self.facts.tell(Clock=self.twin.clock_s, Dose=self.twin.dose_s, TrueU=self.twin.u_lab().ravel())
+
+    async def _tell_frame(self, frame: Frame) -> None:
+        await self.facts.tell(
+            LiveTime=float(frame.live_time_s), Saturation=float(frame.saturation), Gain=float(frame.gain),
+            Offset=float(frame.offset),
+        )  # fmt: skip
+
+    async def _put_speed(self, _: Any, value: Any) -> float:
+        try:
+            self.stage.speed = _speed(float(value))
+        except HardwareError as error:
+            raise Refused(str(error)) from None
+        return float(value)
+
+    async def _put_fault_axis(self, _: Any, value: str) -> str:
+        if value not in self.motors:
+            raise Refused(f"There is no axis {value!r}; there are {', '.join(self.motors)}.")
+        await show(self.facts.channel("FaultMotor"), self.motors[value].fault)
+        return value
+
+    async def _put_fault_motor(self, _: Any, value: str) -> str:
+        await self.motors[self.facts.channel("FaultAxis").value].set_fault(value)
+        return value
+
+    async def _put_fault_readback(self, _: Any, value: Any) -> float:
+        for record in self.motors.values():
+            record.readback_error = float(value)
+        return float(value)
+
+    async def _put_fault_camera(self, _: Any, value: str) -> str:
+        self.cam.fault = value
+        return value
+
+    async def _put_freeze(self, _: Any, value: Any) -> float:
+        time.sleep(min(max(float(value), 0.0), 600.0))  # the whole loop hangs: that is the fault
+        return 0.0
+
+    async def _put_disconnect(self, _: Any, value: Any) -> int:
+        if value:
+            for circuit in list(self._context.circuits):
+                circuit.client.close()
+        return 0
+
+    async def _put_exit(self, _: Any, value: Any) -> int:
+        if value:
+            os._exit(3)
+        return 0
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Whether caproto's log is of a fault: not of a put that was refused, whose client knows, nor of missing listeners."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, Refused | CaprotoNetworkError)
+
+
+def _speed(value: float) -> float:
+    if not math.isfinite(value) or value < 0.0:
+        raise HardwareError(
+            f"The speed of the instrument's clock is 0 (at once) or a positive number; {value} came."
+        )
+    return value
 
 
 def names(crystal: str, instrument: str, prefix: str) -> list[str]:
     """All process variables, without the fields of records."""
     twin = Twin(load_crystal(crystal), load_instrument(instrument), rng=np.random.default_rng(0))
-    return list(TwinIOC(twin, prefix, 1.0, 0).pvdb)
+
+    async def made() -> list[str]:
+        return list(TwinIOC(twin, prefix, 1.0, 0).pvdb)
+
+    return asyncio.run(made())
 
 
 def serve(
@@ -187,12 +226,12 @@ def serve(
     speed: float = 1.0,
     anywhere: bool = False,
 ) -> None:
-    """Serve until interrupted; `READY` is printed when clients can connect.
+    """Serve until interrupted or told to end (SIGTERM); `READY` is printed when clients can connect.
 
     Parameters
     ----------
     crystal, instrument
-        Names or files.
+        Shipped names, or paths of files.
     prefix, seed, faults, speed
         As for `TwinIOC` and `Twin`.
     anywhere
@@ -209,30 +248,33 @@ def serve(
             "EPICS_CAS_INTF_ADDR_LIST lets other machines move these motors. Set it to 127.0.0.1, or say --anywhere if "
             "that is meant."
         )
+    interfaces = os.environ.get("EPICS_CAS_INTF_ADDR_LIST", "").split() or ["127.0.0.1"]
+    _speed(speed)
     twin = Twin(
         load_crystal(crystal), load_instrument(instrument), rng=np.random.default_rng(seed), faults=faults
     )
-    ioc = TwinIOC(twin, prefix, speed, seed)
 
-    async def ready(async_lib: Any) -> None:
-        await ioc.begin()
-        print(READY, flush=True)
+    async def run() -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await TwinIOC(twin, prefix, speed, seed).run(interfaces)
 
-    interfaces = os.environ.get("EPICS_CAS_INTF_ADDR_LIST", "127.0.0.1").split() or ["127.0.0.1"]
-    asyncio.run(start_server(ioc.pvdb, interfaces=interfaces, log_pv_names=False, startup_hook=ready))
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(run())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The module as a program, for processes that are started by others."""
-    parser = argparse.ArgumentParser(prog="python -m lauepilot.hardware.epics.ioc", description=serve.__doc__)
+    """The module as a program, for processes that others start."""
+    parser = argparse.ArgumentParser(prog="python -m lauepilot.hardware.epics.ioc")
     parser.add_argument("--crystal", default="si")
     parser.add_argument("--instrument", default="lab")
     parser.add_argument("--prefix", default="lab:")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--speed", type=float, default=1.0)
-    parser.add_argument("--faults", choices=("none", "lab"), default="lab")
+    parser.add_argument("--faults", choices=("none", "lab", "default", "harsh"), default="lab")
     given = parser.parse_args(arguments)
-    faults = Faults.none() if given.faults == "none" else None
+    faults = {"none": Faults.none(), "harsh": Faults.harsh()}.get(given.faults)
     try:
         serve(
             given.crystal,

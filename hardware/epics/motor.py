@@ -1,298 +1,433 @@
 """A motor record on an axis of the Twin, honest in the fields that clients use.
 
-Limits are those that clients see (control limits of VAL) and are refused where they are passed; a put is complete when the
-motor is at rest; STOP is an event, and does nothing to a motor at rest. What the example record of caproto does otherwise has
-moved motors beyond their limits and killed motions that nobody had stopped.
+Limits are control limits of VAL, which clients see, and are refused where they are passed (LVIO); a put is complete when the
+motor is at rest; STOP is an event, and nothing to a motor at rest. What caproto's example record does otherwise has moved
+motors beyond their limits, told clients of arrivals half-way, and killed the motion after a stop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, SkipWrite
-from caproto.server import PVGroup, pvproperty
+import numpy as np
 
+from lauepilot.hardware.epics.motor_fields import (
+    DIRECTION,
+    DONE,
+    FAULTS,
+    HOMED,
+    MINUS_SWITCH,
+    MOVING,
+    PLUS_SWITCH,
+    PRESENT,
+    PROBLEM,
+    SLIP,
+    MotorPVs,
+)
 from lauepilot.hardware.epics.stage import Stage
-from lauepilot.simulator.goniometer import Axis
+from lauepilot.hardware.epics.travel import Brake, Travel
+from lauepilot.hardware.epics.values import Refused, show
+from lauepilot.simulator.goniometer import Axis, ReachError
 
 #: Wall seconds between read-backs on the way.
 TICK_S = 0.02
 
-# Bits of MSTA.
-DIRECTION, DONE, PLUS_LS, SLIP, PRESENT, PROBLEM, MOVING, MINUS_LS = (
-    0x1, 0x2, 0x4, 0x40, 0x100, 0x200, 0x400, 0x2000,
-)  # fmt: skip
-
-#: What can be wrong with a motor: it hangs until stopped, ends half-way and says it is done, runs into its switch half-way.
-FAULTS = ("none", "stall", "short", "switch", "readback")
-
-#: By how much a motor with the fault ``readback`` reads wrong, degrees or mm.
-READBACK_OFF = 1.0
+#: Where on its way a motor with a fault stalls, stops or meets its switch.
+FAULT_SHARE = 0.5
 
 
-class MotorRecord(PVGroup):  # type: ignore[misc]
-    """One motor record; ``axis`` and ``stage`` are what it moves.
+class MotorRecord(MotorPVs):
+    """One motor record.
 
-    Positions of the record (user) are ``sign * dial + OFF``; the dial is the axis of the instrument.
+    Positions that clients see (user) are ``sign * dial + OFF``; the dial is the instrument's axis.
+
+    Parameters
+    ----------
+    axis, stage
+        What it moves.
     """
-
-    motor = pvproperty(value=0.0, name="", record="motor", precision=4)
 
     def __init__(self, *args: Any, axis: Axis, stage: Stage, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.axis, self.stage = axis, stage
-        self.fault = "none"
         self._dial = float(stage.twin.positions[axis.name])
-        self._sign, self._offset = 1, 0.0
-        self._soft = axis.limits  # of the dial
-        self._goal: float | None = None
-        self._rest = asyncio.Event()
-        self._halt = asyncio.Event()
+        self._soft = axis.limits
+        self._switch = 0  # +1 or -1: the side of the switch that it stands on
+        self._way: Travel | Brake = Travel(self._dial, self._dial, axis.speed)
+        self._began_s = 0.0
+        self._legs: list[Travel] = []
+        self._path: list[float] = []
+        self._target = self._dial
+        self._stopped = self._stalled = self._paused = self._homing = False
         self._task: asyncio.Task[None] | None = None
-        self._watch_fields()
+        self._arriving = False
 
-    @property
-    def fields(self) -> Any:
-        """The record's fields."""
-        return self.motor.field_inst
+    async def prepare(self) -> None:
+        """Show what the axis is, and listen to its fields; once, before clients come."""
+        axis, f = self.axis, self.field
+        self.connect(
+            VAL=self._put_val, DVAL=self._put_dial, RVAL=self._put_raw, RLV=self._put_relative,
+            STOP=self._put_stop, SPMG=self._put_spmg, TWF=self._put_tweak(1), TWR=self._put_tweak(-1),
+            HOMF=self._put_home, HOMR=self._put_home, JOGF=self._put_jog(1), JOGR=self._put_jog(-1),
+            HLM=self._put_limit(1), LLM=self._put_limit(-1), DHLM=self._put_dial_limit(1),
+            DLLM=self._put_dial_limit(-1), VELO=self._put_speed, BVEL=self._put_speed, HVEL=self._put_speed,
+            JVEL=self._put_speed, ACCL=self._put_ramp, BDST=self._put_number, OFF=self._put_offset,
+            DIR=self._put_direction, SSET=self._put_set("Set"), SUSE=self._put_set("Use"),
+        )  # fmt: skip
+        precision = max(0, min(6, math.ceil(-math.log10(axis.resolution)))) if axis.resolution > 0.0 else 4
+        await self.motor.write_metadata(units=axis.unit, precision=precision)
+        for name in ("RBV", "DRBV", "HLM", "LLM", "DVAL", "TWV", "OFF"):
+            await f(name).write_metadata(units=axis.unit, precision=precision)
+        ramp = min(0.2, axis.settle_s)
+        for name, value in {
+            "EGU": axis.unit, "PREC": precision, "DESC": f"{axis.name} of the Twin", "VELO": axis.speed,
+            "VMAX": axis.speed, "BVEL": axis.speed, "HVEL": axis.speed, "JVEL": axis.speed, "VBAS": 0.0,
+            "ACCL": ramp, "BACC": ramp, "DLY": axis.settle_s - ramp, "BDST": 0.0, "MRES": axis.resolution,
+            "RRES": axis.resolution, "ERES": axis.resolution, "RDBD": axis.resolution, "TWV": 1.0,
+            "SPMG": "Go", "CNEN": "Enable", "LVIO": 0, "DMOV": 1, "MOVN": 0,
+        }.items():  # fmt: skip
+            await show(f(name), value)
+        await show(self.motor, self.user(self._dial))
+        await self._show_limits()
+        await self._show_place()
+        await self._show_state()
 
     def user(self, dial: float) -> float:
-        """Position of the record where the dial reads ``dial``."""
+        """What clients see where the axis is at ``dial``."""
         return self._sign * dial + self._offset
 
     def dial(self, user: float) -> float:
-        """Position of the dial where the record reads ``user``."""
+        """Where the axis is, if clients see ``user``."""
         return self._sign * (user - self._offset)
 
-    @motor.startup
-    async def motor(self, instance: Any, async_lib: Any) -> None:
-        """Show what the axis is."""
-        fields = self.fields
-        self._rest.set()
-        await instance.write_metadata(units=self.axis.unit, precision=4)
-        for field, value in (
-            ("engineering_units", self.axis.unit), ("display_precision", 4), ("velocity", self.axis.speed),
-            ("max_velocity", self.axis.speed), ("base_velocity", 0.0), ("seconds_to_velocity", 0.0),
-            ("bl_distance", self.axis.backlash), ("bl_velocity", self.axis.speed),
-            ("motor_step_size", self.axis.resolution), ("readback_step_size", self.axis.resolution),
-            ("retry_deadband", self.axis.resolution), ("tweak_step_size", 1.0),
-            ("readback_settle_time", self.axis.settle_s), ("motor_status", DONE | PRESENT),
-            ("done_moving_to_value", 1), ("motor_is_moving", 0), ("stop_pause_move_go", "Go"),
-        ):  # fmt: skip
-            await getattr(fields, field).write(value, verify_value=False)
-        await instance.write(self.user(self._dial), verify_value=False)
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.field("DIR").value == "Neg" else 1.0
+
+    @property
+    def _offset(self) -> float:
+        return float(self.field("OFF").value)
+
+    @property
+    def moving(self) -> bool:
+        """Whether it is not at rest."""
+        return self._task is not None and not self._task.done()
+
+    # Puts of clients
+
+    async def _put_val(self, _: Any, value: Any) -> None:
+        user = float(value)
+        if self.field("SET").value == "Set":  # the same place gets another number
+            await self._put_offset(None, user - self._sign * self._dial)
+            return
+        await self._check(self.dial(user))
+        await self._show_target(self.dial(user))
+        if self.field("SPMG").value in ("Go", "Move"):
+            await self._go(float(self.field("VELO").value))
+
+    async def _put_dial(self, _: Any, value: Any) -> None:
+        await self._put_val(None, self.user(float(value)))
+
+    async def _put_raw(self, _: Any, value: Any) -> None:
+        await self._put_val(None, self.user(float(value) * self.axis.resolution))
+
+    async def _put_relative(self, _: Any, value: Any) -> float:
+        await self._put_val(None, float(self.motor.value) + float(value))
+        return 0.0
+
+    def _put_tweak(self, sign: int) -> Callable[[Any, Any], Awaitable[int]]:
+        async def tweak(_: Any, value: Any) -> int:
+            if value:
+                await self._put_val(None, float(self.motor.value) + sign * float(self.field("TWV").value))
+            return 0
+
+        return tweak
+
+    async def _put_home(self, _: Any, value: Any) -> int:
+        if value:
+            await self._check(0.0)
+            await self._show_target(0.0)
+            self._homing = True
+            await self._go(float(self.field("HVEL").value))
+        return 0
+
+    def _put_jog(self, sign: int) -> Callable[[Any, Any], Awaitable[int]]:
+        async def jog(_: Any, value: Any) -> int:
+            if not value:
+                self.stop()
+                await self._until_rest()
+                return 0
+            limit = self._soft[1 if sign * self._sign > 0.0 else 0]
+            await self._check(limit)
+            await self._show_target(limit)
+            await self._go(float(self.field("JVEL").value))
+            return 0
+
+        return jog
+
+    async def _put_stop(self, _: Any, value: Any) -> int:
+        if value:
+            self.stop()
+        return 0
+
+    async def _put_spmg(self, _: Any, value: str) -> str | None:
+        await show(self.field("LSPG"), self.field("SPMG").value)
+        await show(self.field("SPMG"), value)
+        if value == "Stop":
+            self.stop()
+        elif value == "Pause":
+            if self.moving and not self._arriving and isinstance(self._way, Travel):
+                self._brake()
+                self._paused = True
+        elif self._paused or self._target != self._dial:
+            await self._go(float(self.field("VELO").value))
+        return None
+
+    def _put_limit(self, side: int) -> Callable[[Any, Any], Awaitable[None]]:
+        async def limit(_: Any, value: Any) -> None:
+            await self._set_limit(side if self._sign > 0.0 else -side, self.dial(float(value)))
+
+        return limit
+
+    def _put_dial_limit(self, side: int) -> Callable[[Any, Any], Awaitable[None]]:
+        async def limit(_: Any, value: Any) -> None:
+            await self._set_limit(side, float(value))
+
+        return limit
+
+    async def _set_limit(self, side: int, dial: float) -> None:
+        hard_low, hard_high = self.axis.limits
+        if not hard_low <= dial <= hard_high:
+            raise Refused(
+                f"{self.axis.name}: a limit at {self.user(dial):g} is beyond the hard ones, {self._span(self.axis.limits)}."
+            )
+        low, high = (self._soft[0], dial) if side > 0 else (dial, self._soft[1])
+        if not low < high:
+            raise Refused(f"{self.axis.name}: limits of {self._span((low, high))} leave no room.")
+        self._soft = (low, high)
         await self._show_limits()
-        await self._show(self._dial)
 
-    @motor.putter
-    async def motor(self, instance: Any, value: float) -> float:
-        """Go there; returns when the motor is at rest."""
-        goal = self.dial(float(value))
-        if self.fields.set_use_switch.value == "Set":  # calibrate: the same place gets another number
-            await self._calibrate(float(value) - self._sign * self._dial)
-            raise SkipWrite
-        await self._check(goal)
-        self._goal = goal
-        await instance.write(float(value), verify_value=False)
-        if self._task is None or self._task.done():
-            self._rest.clear()
-            self._halt.clear()
-            self._task = asyncio.create_task(self._run())
-        await self._rest.wait()
-        raise SkipWrite  # VAL says already where it was sent, or where it was stopped
+    async def _put_speed(self, _: Any, value: Any) -> float:
+        if not 0.0 < float(value) <= self.axis.speed:
+            raise Refused(
+                f"{self.axis.name} goes at more than 0 and up to {self.axis.speed:g} {self.axis.unit}/s (VMAX); "
+                f"{float(value):g} came."
+            )
+        return float(value)
 
-    async def refresh(self) -> None:
-        """Show where the Twin's motor stands (its own resolution)."""
-        if self._rest.is_set() and self.fault != "short":
-            self._dial = float(self.stage.twin.positions[self.axis.name])
-        await self._show(self._dial)
+    async def _put_ramp(self, _: Any, value: Any) -> float:
+        if not 0.0 <= float(value) <= 60.0:
+            raise Refused(f"{self.axis.name}: ACCL is 0 to 60 s; {float(value):g} came.")
+        return float(value)
 
-    async def stop(self) -> None:
-        """Stop a motion; nothing where there is none."""
-        if not self._rest.is_set():
-            self._halt.set()
+    async def _put_number(self, _: Any, value: Any) -> float:
+        if not math.isfinite(float(value)):
+            raise Refused(f"{self.axis.name}: {float(value)} is no number to go by.")
+        return float(value)
 
-    async def _check(self, goal: float) -> None:
-        """Refuse what is outside the soft limits, and say so in LVIO."""
+    async def _put_offset(self, _: Any, value: Any) -> None:
+        self._still()
+        await show(self.field("OFF"), await self._put_number(None, value))
+        await self._show_frame()
+
+    async def _put_direction(self, _: Any, value: str) -> None:
+        self._still()
+        await show(self.field("DIR"), value)
+        await self._show_frame()
+
+    def _put_set(self, what: str) -> Callable[[Any, Any], Awaitable[int]]:
+        async def use(_: Any, value: Any) -> int:
+            if value:
+                await show(self.field("SET"), what)
+            return 0
+
+        return use
+
+    def _still(self) -> None:
+        if self.moving:
+            raise Refused(f"{self.axis.name} moves; wait for DMOV, or stop it, before its frame is changed.")
+
+    # Motion
+
+    async def _check(self, dial: float) -> None:
+        """Refuse a place that is not allowed; LVIO says if limits were the reason."""
         low, high = self._soft
-        inside = low <= goal <= high
-        await self.fields.limit_violation.write(0 if inside else 1, verify_value=False)
+        inside = math.isfinite(dial) and low - 1e-9 <= dial <= high + 1e-9
+        await show(self.field("LVIO"), int(not inside))
         if not inside:
-            raise ValueError(
-                f"{self.axis.name}: {self.user(goal):g} is outside the limits of {self.user(low):g} to "
-                f"{self.user(high):g} {self.axis.unit} (LLM, HLM)."
+            raise Refused(
+                f"{self.axis.name}: {self.user(dial):g} is outside the limits of {self._span(self._soft)} (LLM, HLM)."
             )
-        if self.fields.stop_pause_move_go.value in ("Stop", "Pause"):
-            raise ValueError(
-                f"{self.axis.name} is on {self.fields.stop_pause_move_go.value} (SPMG); set it to Go."
-            )
+        if any(np.ravel(self.field("DISP").value)) or self.field("CNEN").value == "Disable":
+            raise Refused(f"{self.axis.name} is disabled (DISP, CNEN).")
+        if self._switch and (dial - self._dial) * self._switch > 0.0:
+            raise Refused(f"{self.axis.name} stands on its limit switch; it can only go the other way.")
+
+    def _span(self, limits: tuple[float, float]) -> str:
+        low, high = sorted(map(self.user, limits))
+        return f"{low:g} to {high:g} {self.axis.unit}"
+
+    async def _go(self, speed: float) -> None:
+        """Go to the target; returns when the motor is at rest, there or where it was stopped."""
+        while self._arriving:  # so near the end of a motion that this is another one
+            await self._until_rest()
+        axis, takeup = self.axis, self._sign * float(self.field("BDST").value)
+        steps = round(self._target / axis.resolution) * axis.resolution
+        goal = min(max(steps, axis.limits[0]), axis.limits[1])
+        start = self._dial
+        if self.moving:
+            self._path.append(start)  # it may turn here, and the Twin has play
+        # Against play: beyond the goal, and back to it always from the same side.
+        via = goal - takeup
+        leap = takeup != 0.0 and (goal - start) * takeup < 0.0 and self._soft[0] <= via <= self._soft[1]
+        stops = [start, via, goal] if leap else [start, goal]
+        speeds = [speed, float(self.field("BVEL").value)]
+        self._legs = [
+            Travel(a, b, v, float(self.field("ACCL").value), axis.settle_s if b == goal else 0.0)
+            for a, b, v in zip(stops[:-1], stops[1:], speeds, strict=False)
+        ]
+        self._stopped = self._stalled = self._paused = False
+        self._next_leg()
+        if not self.moving:
+            self._path = []
+            self.stage.depart(axis.name, lambda: self._dial)
+            await self._show_start(goal - start)
+            self._task = asyncio.create_task(self._run())
+        await self._until_rest()
+
+    async def _until_rest(self) -> None:
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    def stop(self) -> None:
+        """Slow down and stand; nothing to a motor at rest."""
+        if self.moving and not self._arriving:
+            if isinstance(self._way, Travel):
+                self._brake()
+            self._stopped, self._stalled, self._paused = True, False, False
+
+    def _brake(self) -> None:
+        elapsed = self._elapsed_s
+        self._dial = self._way.place(elapsed)
+        if isinstance(self._way, Travel):
+            self._way = self._way.brake(elapsed)
+        self._began_s, self._legs = asyncio.get_running_loop().time(), []
+
+    def _next_leg(self) -> None:
+        way = self._legs.pop(0)
+        if self.fault in ("stall", "short", "switch"):
+            share = way.start + FAULT_SHARE * (way.goal - way.start)
+            way = Travel(way.start, share, way.speed, way.ramp_s, way.settle_s)
+            self._legs = []
+        self._stalled = self.fault == "stall"
+        self._way, self._began_s = way, asyncio.get_running_loop().time()
+
+    @property
+    def _elapsed_s(self) -> float:
+        """On the instrument's clock, since the leg began."""
+        return self.stage.instrument_s(asyncio.get_running_loop().time() - self._began_s)
 
     async def _run(self) -> None:
-        fields, start = self.fields, self._dial
-        self.stage.depart(self.axis.name)
-        await fields.done_moving_to_value.write(0, verify_value=False)
-        await fields.motor_is_moving.write(1, verify_value=False)
-        try:
-            stopped = await self._travel(start)
-            if not stopped:
-                await asyncio.sleep(self.axis.settle_s / self.stage.speed)
-        finally:
-            await self.stage.arrive(self.axis.name, self._dial)
-            self._dial = float(self.stage.twin.positions.get(self.axis.name, self._dial))
-            self._rest.set()
-            await self._at_rest(bool(self._halt.is_set()))
-
-    async def _travel(self, start: float) -> bool:
-        """On the way to the goal, which may change; whether it was stopped."""
-        leg, began, goal = start, time.monotonic(), self._goal
         while True:
-            if goal != self._goal:  # another goal: from here on
-                leg, began, goal = self._dial, time.monotonic(), self._goal
-            assert goal is not None  # set before the task began  # noqa: S101
-            way = goal - leg
-            gone = self.fields.velocity.value * self.stage.speed * (time.monotonic() - began)
-            end = 0.5 * abs(way) if self.fault in ("stall", "short", "switch") else abs(way)
-            self._dial = leg + (1.0 if way >= 0.0 else -1.0) * min(gone, end)
-            await self._show(self._dial, way)
-            if gone >= end and self.fault != "stall":
-                if end == abs(way):
-                    self._dial = goal
-                return False
-            left = (end - gone) / (self.fields.velocity.value * self.stage.speed)
-            try:
-                await asyncio.wait_for(
-                    self._halt.wait(), min(max(left, 0.0), TICK_S) if left > 0.0 else TICK_S
-                )
-                return True
-            except TimeoutError:
+            way, elapsed = self._way, self._elapsed_s
+            self._dial = way.place(elapsed)
+            await self._show_place()
+            moving = elapsed < way.moving_s
+            if moving != bool(self.field("MOVN").value):
+                await show(self.field("MOVN"), int(moving))
+            if way is not self._way:
                 continue
+            left = self.stage.wall_s(max(way.duration_s - elapsed, 0.0)) if math.isfinite(elapsed) else 0.0
+            if left <= 0.0 and not self._stalled and not self._paused:
+                if not self._legs:
+                    break
+                self._path.append(self._dial)
+                self._next_leg()
+                continue
+            await asyncio.sleep(min(left, TICK_S) if left > 0.0 else TICK_S)
+        self._arriving = True
+        problem = ""
+        try:
+            self._dial = await self.stage.arrive(self.axis.name, [*self._path, self._dial])
+        except ReachError as error:  # a stage whose axes would meet
+            problem, self._dial = str(error), float(self.stage.twin.positions[self.axis.name])
+        if self.fault == "switch" and not self._stopped:
+            self._switch = 1 if self._target > self._dial else -1
+        elif self._switch and not problem:
+            self._switch = 0
+        if self._stopped or problem:
+            await self._show_target(self._dial)
+        await self._show_place(whole=True)
+        await self._show_state(problem=bool(problem))
+        if self.field("SPMG").value == "Move":
+            await show(self.field("SPMG"), "Pause")
+        await show(self.field("MOVN"), 0)
+        self._arriving = self._homing = False
+        await show(self.field("DMOV"), 1)
 
-    async def _at_rest(self, stopped: bool) -> None:
-        fields, way = self.fields, (self._goal or 0.0) - self._dial
-        status = DONE | PRESENT
-        if self.fault == "switch" and not stopped:
-            high = way > 0.0
-            status |= PROBLEM | (PLUS_LS if high else MINUS_LS)
-            switch = fields.user_high_limit_switch if high else fields.user_low_limit_switch
-            await switch.write(1, verify_value=False)
-            await self.motor.alarm.write(
-                status=AlarmStatus.STATE, severity=AlarmSeverity.MAJOR_ALARM, publish=True
-            )
-        await fields.motor_status.write(status, verify_value=False)
-        if stopped:
-            await self.motor.write(self.user(self._dial), verify_value=False)
-        await self._show(self._dial)
-        await fields.motor_is_moving.write(0, verify_value=False)
-        await fields.done_moving_to_value.write(1, verify_value=False)
+    async def set_fault(self, fault: str) -> None:
+        """From the next motion on; ``none`` lets go of a switch, and clears the alarm."""
+        if fault not in FAULTS:
+            raise Refused(f"A motor's fault is one of {', '.join(FAULTS)}; {fault!r} came.")
+        self.fault = fault
+        self._switch = 0
+        await self._show_place(whole=True)
+        if not self.moving:
+            await self.alarm_off()
+            await self._show_state()
 
-    async def clear(self) -> None:
-        """The switch is released and the alarm is gone."""
-        for switch in (self.fields.user_high_limit_switch, self.fields.user_low_limit_switch):
-            await switch.write(0, verify_value=False)
-        await self.motor.alarm.write(
-            status=AlarmStatus.NO_ALARM, severity=AlarmSeverity.NO_ALARM, publish=True
-        )
-        await self.fields.motor_status.write(DONE | PRESENT, verify_value=False)
+    # What clients see
 
-    async def _show(self, dial: float, way: float = 0.0) -> None:
-        fields = self.fields
-        read = dial + (READBACK_OFF if self.fault == "readback" else 0.0)
-        await fields.user_readback_value.write(self.user(read), verify_value=False)
-        await fields.dial_readback_value.write(read, verify_value=False)
-        await fields.raw_readback_value.write(round(read / self.axis.resolution), verify_value=False)
-        await fields.difference_dval_drbv.write(
-            (self._goal if self._goal is not None else dial) - read, verify_value=False
-        )
-        if way:
-            await fields.direction_of_travel.write(int(way > 0.0), verify_value=False)
-            bits = MOVING | PRESENT | (DIRECTION if way > 0.0 else 0)
-            await fields.motor_status.write(bits | (SLIP if self.fault == "stall" else 0), verify_value=False)
+    async def _show_start(self, way: float) -> None:
+        up = way * self._sign > 0.0
+        await show(self.field("DMOV"), 0)
+        await show(self.field("TDIR"), int(up))
+        await show(self.field("MSTA"), PRESENT | MOVING | (DIRECTION if up else 0))
+        await self.alarm_off()
+
+    async def _show_target(self, dial: float) -> None:
+        self._target = dial
+        await show(self.motor, self.user(dial))
+        await show(self.field("DVAL"), dial)
+        await show(self.field("RVAL"), round(dial / self.axis.resolution))
+
+    async def _show_place(self, *, whole: bool = False) -> None:
+        read = self._dial + (self.readback_error if self.fault == "readback" else 0.0)
+        await show(self.field("RBV"), self.user(read))
+        await show(self.field("DRBV"), read)
+        if whole:
+            await show(self.field("RRBV"), round(read / self.axis.resolution))
+            await show(self.field("DIFF"), self._target - read)
+            await show(self.field("ATHM"), int(abs(read) < self.axis.resolution))
 
     async def _show_limits(self) -> None:
-        low, high = sorted((self.user(self._soft[0]), self.user(self._soft[1])))
-        fields = self.fields
-        await self.motor.write_metadata(
-            lower_ctrl_limit=low, upper_ctrl_limit=high, lower_disp_limit=low, upper_disp_limit=high
-        )
-        for field, value in (
-            ("user_low_limit", low), ("user_high_limit", high),
-            ("dial_low_limit", self._soft[0]), ("dial_high_limit", self._soft[1]),
-        ):  # fmt: skip
-            await getattr(fields, field).write(value, verify_value=False)
+        low, high = sorted(map(self.user, self._soft))
+        limits = {
+            "lower_ctrl_limit": low,
+            "upper_ctrl_limit": high,
+            "lower_disp_limit": low,
+            "upper_disp_limit": high,
+        }
+        await self.motor.write_metadata(**limits)
+        await self.field("RBV").write_metadata(**limits)
+        for name, value in {"LLM": low, "HLM": high, "DLLM": self._soft[0], "DHLM": self._soft[1]}.items():
+            await show(self.field(name), value)
 
-    async def _calibrate(self, offset: float) -> None:
-        self._offset = offset
-        await self.fields.user_offset.write(offset, verify_value=False)
-        await self.motor.write(self.user(self._dial), verify_value=False)
+    async def _show_frame(self) -> None:
+        """All that another offset or direction changes; nothing has moved."""
         await self._show_limits()
-        await self._show(self._dial)
+        await self._show_target(self._dial)
+        await self._show_place(whole=True)
 
-    def _watch_fields(self) -> None:
-        """What clients write into fields does something; ``verify_value=False`` is our own writing, and does not."""
-        fields = self.fields
-
-        async def stop(instance: Any, value: int) -> int:
-            if value:
-                await self.stop()
-            return 0
-
-        async def spmg(instance: Any, value: Any) -> Any:
-            if str(value) in ("Stop", "Pause", "0", "1"):
-                await self.stop()
-            return value
-
-        async def tweak(sign: int, value: int) -> int:
-            if value:
-                step = sign * float(fields.tweak_step_size.value)
-                await self.motor.write(float(self.motor.value) + step)
-            return 0
-
-        async def soft(index: int, value: float) -> float:
-            dial = self.dial(float(value))
-            low, high = self.axis.limits
-            if not low <= dial <= high:
-                raise ValueError(
-                    f"{self.axis.name}: a limit of {value:g} is beyond the hard ones, {self.user(low):g} to {self.user(high):g}."
-                )
-            pair = list(self._soft)
-            pair[index if self._sign > 0 else 1 - index] = dial
-            if not pair[0] < pair[1]:
-                raise ValueError(f"{self.axis.name}: the limits {pair[0]:g} and {pair[1]:g} leave no room.")
-            self._soft = (pair[0], pair[1])
-            await self._show_limits()
-            return value
-
-        async def speed(instance: Any, value: float) -> float:
-            if not 0.0 < float(value) <= self.axis.speed:
-                raise ValueError(
-                    f"{self.axis.name}: VELO is more than 0 and up to {self.axis.speed:g} {self.axis.unit}/s (VMAX)."
-                )
-            return float(value)
-
-        async def home(instance: Any, value: int) -> int:
-            if value:
-                low, high = self._soft
-                await self.motor.write(self.user(min(max(0.0, low), high)))
-            return 0
-
-        async def direction(instance: Any, value: Any) -> Any:
-            self._sign = -1 if str(value) in ("Neg", "1") else 1
-            await self._calibrate(self._offset)
-            return value
-
-        async def offset(instance: Any, value: float) -> float:
-            await self._calibrate(float(value))
-            return float(value)
-
-        fields.stop.putter = stop
-        fields.stop_pause_move_go.putter = spmg
-        fields.tweak_motor_forward.putter = lambda instance, value: tweak(1, value)
-        fields.tweak_motor_reverse.putter = lambda instance, value: tweak(-1, value)
-        fields.user_low_limit.putter = lambda instance, value: soft(0, value)
-        fields.user_high_limit.putter = lambda instance, value: soft(1, value)
-        fields.velocity.putter = speed
-        fields.home_forward.putter = fields.home_reverse.putter = home
-        fields.user_direction.putter = direction
-        fields.user_offset.putter = offset
+    async def _show_state(self, *, problem: bool = False) -> None:
+        side = self._switch * int(self._sign)
+        await show(self.field("HLS"), int(side > 0))
+        await show(self.field("LLS"), int(side < 0))
+        bits = DONE | PRESENT | (PLUS_SWITCH if side > 0 else MINUS_SWITCH if side < 0 else 0)
+        bits |= (PROBLEM if problem or side else 0) | (SLIP if self._stopped and self.fault == "stall" else 0)
+        await show(self.field("MSTA"), bits | (HOMED if self._homing else 0))
+        if problem or side:
+            await self.alarm_on(side)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
-import selectors
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from lauepilot.hardware.epics.environment import use_loopback
+from lauepilot.hardware.epics.environment import port_for_server, use_loopback
 from lauepilot.hardware.errors import HardwareError
 
 _NUMBERS = itertools.count()
@@ -32,6 +32,9 @@ class RunningIOC:
         self.prefix, self.environ = prefix, dict(environ)
         self._arguments = [f"--{name}={value}" for name, value in arguments.items()] + [f"--prefix={prefix}"]
         self._process: subprocess.Popen[str] | None = None
+        self._said: list[str] = []
+        self._port = ""
+        self._ready = False
 
     @property
     def pid(self) -> int | None:
@@ -46,45 +49,52 @@ class RunningIOC:
         HardwareError
             If it does not serve in time; with what it said.
         """
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "lauepilot.hardware.epics.ioc", *self._arguments],
+        self._port = self._port or port_for_server(self.environ)  # the same again after a kill
+        self._said.clear()
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "lauepilot.hardware.epics.ioc", *self._arguments],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, **self.environ},
+            env={**os.environ, **self.environ, "EPICS_CA_SERVER_PORT": self._port},
         )
-        out = self._process.stdout
-        if out is None:
-            raise HardwareError("The IOC was started without a pipe.")
-        with selectors.DefaultSelector() as watch:
-            watch.register(out, selectors.EVENT_READ)
-            end = time.monotonic() + timeout_s
-            while time.monotonic() < end:
-                if not watch.select(timeout=0.5):
-                    continue
-                line = out.readline()
+        answers = threading.Event()
+        # Read until the end: an IOC that complains into a full pipe would hang.
+        self._reader = threading.Thread(
+            target=self._listen, args=(process, answers), name="lauepilot-ioc", daemon=True
+        )
+        self._process = process
+        self._reader.start()
+        answers.wait(timeout_s)
+        if not self._ready or process.poll() is not None:
+            self.kill()
+            raise HardwareError(
+                f"The IOC {self.prefix} did not serve within {timeout_s:g} s. {self.said[-500:] or 'It said nothing.'}"
+            )
+
+    @property
+    def said(self) -> str:
+        """All that it printed since its start, errors included."""
+        return "\n".join(self._said)
+
+    def _listen(self, process: subprocess.Popen[str], answers: threading.Event) -> None:
+        self._ready = False
+        with process.stdout or io.StringIO() as out:
+            for line in out:
+                self._said.append(line.rstrip())
                 if line.strip() == "ready":
-                    return
-                if not line:
-                    break
-        said = ""
-        if self._process.poll() is not None and self._process.stderr is not None:
-            said = self._process.stderr.read()[-500:]
-        self.kill()
-        raise HardwareError(
-            f"The IOC {self.prefix} did not serve within {timeout_s:g} s. {said or 'It said nothing.'}"
-        )
+                    self._ready = True
+                    answers.set()
+        answers.set()
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10.0)
-            for pipe in (process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
+            process.wait()
+            self._reader.join()
 
 
 @contextmanager
