@@ -87,7 +87,7 @@ def test_the_printed_object(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r["verdict"] for r in rows] == ["met", "missed", ""]
     json.dumps(result)
     with pytest.raises(
-        ValueError, match=r"no benchmark 'speed'\. Known: simulator, indexing, precision, align"
+        ValueError, match=r"no benchmark 'speed'\. Known: simulator, indexing, precision, hardware, align"
     ):
         bench.run("speed")
     with pytest.raises(ValueError, match=r"simulator was asked for in 2 processes.*precision only"):

@@ -21,7 +21,13 @@ __all__ = ["GOALS", "WHATS", "figures_table", "run"]
 WHATS = tuple(GOALS)
 
 #: Benchmarks that are measured in parts, each a module of its own.
-PARTS = {"indexing": ("indexing", "unknown", "grains")}
+PARTS = {
+    "indexing": ("indexing", "unknown", "grains"),
+    "hardware": tuple(
+        f"hardware_{part}"
+        for part in ("faults", "limits", "epics", "page", "arm", "calibrate", "build_ub")
+    ),
+}
 
 
 #: Benchmarks whose trials can be spread over processes.

@@ -109,6 +109,16 @@ GOALS: Mapping[str, Mapping[str, Goal]] = {
         "photon_gain": Goal(3.0, "higher"),
         "photon_ms": Goal(300.0, "lower"),
     },
+    "hardware": {
+        "faults_survived": Goal(1.0, "higher"),
+        "limit_violations": Goal(0.0, "lower"),
+        "step_overhead_s": Goal(0.3, "lower"),
+        "abort_s": Goal(0.5, "lower"),
+        "arm_ik_success": Goal(0.995, "higher"),
+        "arm_ik_ms": Goal(5.0, "lower"),
+        "calibrate_px": Goal(0.3, "lower"),
+        "build_ub_success": Goal(1.0, "higher"),
+    },
     "align": {
         "success_known": Goal(0.99, "higher"),
         "wrong_known": Goal(0.001, "lower"),
