@@ -25,7 +25,7 @@ from lauepilot.hardware.decisions import DecisionLog
 from lauepilot.hardware.errors import HardwareError, InterlockError, blamed
 from lauepilot.hardware.interlock import Collisions, Interlock
 from lauepilot.hardware.metadata import merged, run_metadata
-from lauepilot.hardware.plans.settle import Plan, close_run, settle
+from lauepilot.hardware.plans.settle import Plan, close_run, ready, settle
 from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Observer, Task
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
 from lauepilot.simulator.crystal import Crystal
@@ -294,6 +294,7 @@ class _Loop:
     def _judge(self, decision: Decision, observation: Observation, seen: Mapping[str, float] | None) -> Plan:
         """Look at a decision, record it; what of it may be carried out, and whether it is the end."""
         end: _End | None = None
+        yield from ready(self.goniometer, self.camera)
         try:
             decision = self.interlock.check(decision, self.goniometer.position, seen)
         except InterlockError as error:
@@ -326,6 +327,7 @@ class _Loop:
 
     def _carry_out(self, decision: Decision, observation: Observation) -> Plan:
         yield from bps.checkpoint()
+        yield from ready(self.goniometer, self.camera)
         if isinstance(decision, Move):
             wanted = {name: float(value) for name, value in decision.axes.items()}
             yield from bps.mv(self.goniometer, wanted)

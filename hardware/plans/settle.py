@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -43,6 +45,30 @@ def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
         waited += 0.02
     for _ in range(2):  # a status finishes on a thread of its own, a little after its device
         yield from _patiently(lambda: bps.sleep(0.05))
+
+
+def ready(*devices: Any, timeout_s: float = 30.0) -> Plan:
+    """Wait until devices are free, and let their monitors catch up.
+
+    After a pause the engine says the same messages again, at once: a motor that was stopped may still be coming to rest
+    then. This one message is said again too, and waits. Devices of ophyd-async hear nothing while an agent thinks, since
+    both live in the engine's loop: what they read is of now only after it.
+    """
+
+    async def free() -> None:
+        end = time.monotonic() + timeout_s
+        await asyncio.sleep(0.01)
+        while any(device.busy for device in devices):
+            if time.monotonic() > end:
+                names = ", ".join(device.name for device in devices if device.busy)
+                raise HardwareError(
+                    f"{names} is busy since {timeout_s:g} s. Look who moves or exposes there, and stop it."
+                )
+            await asyncio.sleep(0.01)
+
+    tasks = yield from bps.wait_for([free])
+    for task in tasks or ():  # nothing comes back where the messages are only read
+        task.result()
 
 
 def close_run(exit_status: str, reason: str) -> Plan:

@@ -53,8 +53,9 @@ def _broken(
 def _stop_elsewhere(name: str, make: Maker) -> FaultOutcome:
     rig = make(10.0)
     stop = rig.break_it.get(name, lambda: rig.goniometer.stop(success=True))
-    with when(lambda: rig.goniometer.busy, stop, 0.3):
-        outcome = run(rig, ScriptedAgent(Move({"omega": 90.0}), GiveUp("not reached")))
+    agent = ScriptedAgent(Move({"omega": 90.0}), GiveUp("not reached"))
+    with when(lambda: agent.played >= 1 and rig.goniometer.busy, stop, 0.3):
+        outcome = run(rig, agent)
     return judge(name, rig, outcome, status="fail", reason="stopped", says="start again")
 
 
@@ -122,8 +123,9 @@ def _beyond(name: str, make: Maker) -> FaultOutcome:
 def _ioc_goes(name: str, make: Maker) -> FaultOutcome:
     """The IOC dies or freezes while a motor moves; once it is back, an alignment on the same devices works."""
     rig = make(10.0)
-    with when(lambda: rig.goniometer.busy, rig.break_it[name], 0.2):
-        outcome = run(rig, ScriptedAgent(Move({"omega": 60.0}), GiveUp("not reached")))
+    agent = ScriptedAgent(Move({"omega": 60.0}), GiveUp("not reached"))
+    with when(lambda: agent.played >= 1 and rig.goniometer.busy, rig.break_it[name], 0.2):
+        outcome = run(rig, agent)
     judged = judge(
         name,
         rig,
@@ -151,7 +153,7 @@ FAULTS: dict[str, Fault] = {
         "fail", "not answered|no image", "Check its (controller|link)", repair_s=1.5
     ),
     "camera: wrong shape": _broken("fail", "shape", "Check binning"),
-    "camera: no image": _broken("fail", "without an image", "start again"),
+    "camera: no image": _broken("fail", "without an image|no image", "ArrayCallbacks"),
     "camera: NaN frame": _broken("success", "gave_up: The last frame cannot be used", "NaN"),
     "STOP pressed elsewhere": _stop_elsewhere,
     "moved by hand": _by_hand,

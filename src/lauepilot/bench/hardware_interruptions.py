@@ -14,7 +14,7 @@ from ophyd import Signal
 
 from lauepilot.bench.faults import FaultOutcome
 from lauepilot.bench.hardware_fault_runs import Fault, Maker, run
-from lauepilot.bench.hardware_rig import judge, when
+from lauepilot.bench.hardware_rig import ScriptedAgent, judge, when
 
 
 def while_busy(act: str) -> Fault:
@@ -31,8 +31,9 @@ def while_busy(act: str) -> Fault:
             )
 
         engines: list[Any] = []
-        with when(lambda: rig.goniometer.busy, lambda: engines[0].request_pause()):
-            outcome = run(rig, interrupted=then, prepare=engines.append)
+        agent = ScriptedAgent()
+        with when(lambda: agent.played >= 2 and rig.goniometer.busy, lambda: engines[0].request_pause()):
+            outcome = run(rig, agent, interrupted=then, prepare=engines.append)
         expected = {
             "abort": ("abort", "by hand"),
             "halt": ("abort", ""),
@@ -56,8 +57,9 @@ def ctrl_c(name: str, make: Maker) -> FaultOutcome:
         return FaultOutcome(
             name, rig.how, False, False, False, False, "needs the main thread, where Python takes signals"
         )
-    with when(lambda: rig.goniometer.busy, lambda: os.kill(os.getpid(), signal.SIGINT)):
-        outcome = run(rig, interrupted=lambda engine: engine.abort("Ctrl-C"), in_main_thread=True)
+    agent = ScriptedAgent()
+    with when(lambda: agent.played >= 2 and rig.goniometer.busy, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        outcome = run(rig, agent, interrupted=lambda engine: engine.abort("Ctrl-C"), in_main_thread=True)
     if outcome.error is None and outcome.result is None:
         outcome.error = RunEngineInterrupted("RE.abort() after Ctrl-C")
     return judge(name, rig, outcome, status="abort", reason="Ctrl-C", says="RE.abort()")
@@ -72,8 +74,11 @@ def suspended(name: str, make: Maker) -> FaultOutcome:
         shutter.put(1)
         threading.Timer(0.3, lambda: shutter.put(0)).start()
 
-    with when(lambda: rig.camera.busy, trip):
-        outcome = run(rig, prepare=lambda engine: engine.install_suspender(SuspendBoolHigh(shutter, sleep=0)))
+    agent = ScriptedAgent()
+    with when(lambda: agent.played >= 1 and rig.camera.busy, trip):
+        outcome = run(
+            rig, agent, prepare=lambda engine: engine.install_suspender(SuspendBoolHigh(shutter, sleep=0))
+        )
     return judge(name, rig, outcome, status="success", reason="declared", says="", went_on=True)
 
 
