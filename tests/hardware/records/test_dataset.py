@@ -7,15 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import RecordError
 from lauepilot.hardware.metadata import merged
-from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.hardware.records.dataset import read_run
-from lauepilot.hardware.records.documents import read_record, replay
-from lauepilot.hardware.records.local import LocalRecorder
+from lauepilot.hardware.records.documents import replay
 from lauepilot.hardware.records.tiled import catalogue, tiled_writer
-from lauepilot.perception.observation import Expose, GiveUp, Move
 
 xarray = pytest.importorskip("xarray", reason="pip install lauepilot[data]")
 
@@ -41,7 +37,6 @@ def test_a_folder_as_a_dataset(record):
     assert start["md_user"] == {"plan_name": "mine", "uid": "x"}
     assert start["crystal"]["name"] == "quartz"
     assert "image" not in read_run(run.path.parent, run.result.run_uid[:6], images=False)
-    ds.to_netcdf  # noqa: B018  attributes are plain enough for files: strings and numbers only
     assert all(isinstance(value, str) for value in ds.attrs.values())
 
 
@@ -93,21 +88,19 @@ class TestTiled:
             read_run(tmp_path / "tiled", "zz")
 
     def test_a_run_of_the_folder_can_be_handed_to_tiled_later(self, record, tmp_path):
-        run = record()
-        with catalogue(tmp_path / "tiled", create=True) as client:
-            replay(run.path, tiled_writer(client))
-        xarray.testing.assert_identical(read_run(run.path), read_run(tmp_path / "tiled"))
-
-    def test_matrices_fail_the_plugin_as_it_comes(self, record, tmp_path):
-        """Why `tiled_writer` has settings: without them small matrices break the run's end."""
+        """And why `tiled_writer` has settings: as the plugin comes, small matrices break the end of the run."""
         from bluesky_tiled_plugins import TiledWriter
 
         run = record()
-        with (
-            catalogue(tmp_path / "tiled", create=True) as client,
-            pytest.raises(Exception, match="1-dimensional"),
-        ):
-            replay(run.path, TiledWriter(client))
+        with catalogue(tmp_path / "tiled", create=True) as client:
+            with pytest.raises(Exception, match="1-dimensional"):
+                replay(run.path, TiledWriter(client))
+            client[run.result.run_uid].delete(recursive=True, external_only=False)
+            replay(run.path, tiled_writer(client))
+            stream = client[run.result.run_uid]["decisions"].base
+            confidence = stream["internal"].read()["align_confidence"]
+            assert np.isnan(confidence[0])
+            assert stream["align_orientation"].shape == (4, 3, 3)
 
     def test_a_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
@@ -118,44 +111,3 @@ class TestTiled:
             pass
         with pytest.raises(RecordError, match="no Tiled catalogue"), catalogue(tmp_path / "none"):
             pass
-
-
-def test_pauses_at_every_message_leave_one_record_and_the_same_decisions(world, scripted, target, tmp_path):
-    """Suspender-safe: paused and resumed at each message in turn, the plan decides alike; an event counts once."""
-
-    def play(pause_at):
-        recorder = LocalRecorder(tmp_path / str(pause_at))
-        agent = scripted(Expose(1.0), Move({"omega": 3.0}), Expose(2.0), GiveUp("enough"))
-        told = []
-        with run_engine(recorder) as engine:
-
-            def watch(message):
-                told.append(message.command)
-                if len(told) == pause_at:
-                    engine.request_pause()
-
-            engine.msg_hook = watch
-            plan = align_crystal(world.camera, world.goniometer, agent, target, observer=world.observer)
-            result = paused(engine, plan)
-        world.backend.positions = dict.fromkeys(world.backend.positions, 0.0)
-        assert result.outcome == "gave_up", pause_at
-        streams = read_record(recorder.path).streams
-        assert not world.goniometer.busy
-        steps = [(type(s.decision).__name__, dict(s.axes)) for s in result.steps]
-        numbers = {name: stream.seq_num for name, stream in streams.items()}
-        kinds = streams["decisions"].columns["align_decision"]
-        stop = read_record(recorder.path).stop
-        return len(told), (steps, numbers, kinds, stop["num_events"], stop["exit_status"])
-
-    messages, whole = play(0)
-    for n in range(1, messages + 1):
-        assert play(n)[1] == whole, n
-
-
-def paused(engine, plan):
-    from bluesky.utils import RunEngineInterrupted
-
-    try:
-        return engine(plan).plan_result
-    except RunEngineInterrupted:
-        return engine.resume().plan_result
