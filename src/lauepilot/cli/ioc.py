@@ -36,7 +36,7 @@ def run_ioc(
     )
     for name, value in environ.items():
         if name.startswith("EPICS_CA_"):
-            print(f"  export {name}={value}")
+            print(f"  export {name}='{value}'")
     print("Ctrl-C ends it.", flush=True)
     try:
         serve(
