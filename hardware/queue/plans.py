@@ -128,7 +128,7 @@ def _align(place: Workplace) -> Callable[..., Plan]:
         max_exposure_s: float = 3_600.0,
         must_declare: bool = True,
         sample: str = "",
-    ):  # type: ignore[no-untyped-def]  # the queue server has no words for a generator's type
+    ) -> Plan:
         result = yield from align(
             place.camera,
             place.goniometer,
@@ -166,7 +166,7 @@ def _scan(place: Workplace) -> Callable[..., Plan]:
         positions: typing.Union[list[dict[str, float]], dict[str, list[float]]],  # noqa: UP007
         exposure_s: float,
         sample: str = "",
-    ):  # type: ignore[no-untyped-def]
+    ) -> Plan:
         return (yield from scan(place.camera, place.goniometer, positions, exposure_s, md={"sample": sample}))
 
     return scan_orientations  # type: ignore[no-any-return]
@@ -193,7 +193,7 @@ def _count(place: Workplace) -> Callable[..., Plan]:
         max_exposure_s: float = 3_600.0,
         must_be_enough: bool = False,
         sample: str = "",
-    ):  # type: ignore[no-untyped-def]
+    ) -> Plan:
         result = yield from count(
             place.camera,
             criterion,
@@ -232,7 +232,7 @@ def _calibrate(place: Workplace) -> Callable[..., Plan]:
         frames: int = 14,
         exposure_s: typing.Optional[float] = None,  # noqa: UP045
         out: str = "",
-    ):  # type: ignore[no-untyped-def]
+    ) -> Plan:
         if out and not _FILE.fullmatch(out):
             raise ValueError(f"out is the name of a file that ends in .yaml, without folder; {out!r} came.")
         if out:
@@ -269,7 +269,9 @@ def _build_ub(place: Workplace) -> Callable[..., Plan]:
             "max_clock_s": {"description": "Seconds after which it gives up.", **_SECONDS},
         },
     )
-    def build_ub(crystal: str = place.crystals[0], reflections: int = 12, max_clock_s: float = 14_400.0):  # type: ignore[no-untyped-def]
+    def build_ub(
+        crystal: str = place.crystals[0], reflections: int = 12, max_clock_s: float = 14_400.0
+    ) -> Plan:
         return (
             yield from find_ub(
                 diffractometer, detector, _known(crystal), reflections=reflections, max_clock_s=max_clock_s

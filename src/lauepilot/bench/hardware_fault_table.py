@@ -231,6 +231,11 @@ def applies(name: str, setting: str) -> bool:
     return setting in _WHERE.get(name, (*SETTINGS, *EPICS))
 
 
+def _alone(fault: Callable[[], FaultOutcome]) -> Fault:
+    """A fault that brings its own rig."""
+    return lambda name, make: fault()
+
+
 def _all_faults() -> dict[str, Fault]:
     faults = dict(FAULTS)
     for module in ELSEWHERE:
@@ -241,6 +246,6 @@ def _all_faults() -> dict[str, Fault]:
                 raise
             continue
         for name, fault in found.items():
-            faults[name] = lambda name, make, fault=fault: fault()
+            faults[name] = _alone(fault)
             _WHERE[name] = SETTINGS
     return faults

@@ -75,10 +75,9 @@ def suspended(name: str, make: Maker) -> FaultOutcome:
         threading.Timer(0.3, lambda: shutter.put(0)).start()
 
     agent = ScriptedAgent()
+    loss = SuspendBoolHigh(shutter, sleep=0)  # type: ignore[no-untyped-call]
     with when(lambda: agent.played >= 1 and rig.camera.busy, trip):
-        outcome = run(
-            rig, agent, prepare=lambda engine: engine.install_suspender(SuspendBoolHigh(shutter, sleep=0))
-        )
+        outcome = run(rig, agent, prepare=lambda engine: engine.install_suspender(loss))
     return judge(name, rig, outcome, status="success", reason="declared", says="", went_on=True)
 
 
@@ -91,7 +90,7 @@ def _with_pause_at(plan: Any, number: int, seen: list[int]) -> Any:
             return None, None
 
         def both() -> Any:
-            yield Msg("pause", defer=False)
+            yield Msg("pause", defer=False)  # type: ignore[no-untyped-call]
             return (yield message)
 
         return both(), None

@@ -305,6 +305,11 @@ def judge(
 
 
 def _at_rest(rig: Rig, wrong: list[str]) -> bool:
+    end = (
+        time.monotonic() + 1.0
+    )  # a motor that was told to stop slows down first, and RE.halt() waits for nobody
+    while not rig.resting() and time.monotonic() < end:
+        time.sleep(0.01)
     before = dict(rig.positions())
     time.sleep(0.05)
     after = dict(rig.positions())
@@ -375,5 +380,5 @@ def recorded_engine(
     documents: list[Any] = []
     recorder = LocalRecorder(folder, instrument)
     with run_engine(recorder, in_main_thread=in_main_thread) as engine:
-        engine.subscribe(lambda name, doc: documents.append((name, doc)))
+        engine.subscribe(lambda name, doc: documents.append((name, doc)))  # type: ignore[no-untyped-call]
         yield engine, documents, recorder
