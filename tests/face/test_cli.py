@@ -7,10 +7,9 @@ import time
 import pytest
 
 import lauepilot as package
-from lauepilot.cli.output import UserError
-from lauepilot.cli.targets import parse_target
 from lauepilot.simulator.crystal import zoo_names
 from lauepilot.simulator.instrument import instrument_names
+from lauepilot.simulator.target_text import parse_target
 
 
 def test_version(lauepilot):
@@ -106,5 +105,5 @@ def test_targets(text, primary, secondary):
 
 @pytest.mark.parametrize("text", ["[nan 0 1] beam", "[0 0 inf] beam", "[0 0 1] 0 0 nan", "[0 0 1] 1 -inf 0"])
 def test_targets_are_finite(text):
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(ValueError, match="finite"):
         parse_target(text)

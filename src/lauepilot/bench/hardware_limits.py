@@ -208,7 +208,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
         "instrument": "lab, with three forbidden regions",
         "seed": seed,
         **{name: int(value) for name, value in vars(tally).items()},
-        "counted": "limit violations, collisions in the model (on the way or at the end), clipped decisions, silent refusals",
+        "counted": "limit violations, collisions in the model (also on the way), clipped decisions, silent refusals",
     }
     value = tally.limit_violations + tally.collisions + tally.clipped + tally.unlogged
     return [Figure("limit_violations", float(value), "count", tally.decisions, None, None, settings)]

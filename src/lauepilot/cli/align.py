@@ -25,7 +25,6 @@ from lauepilot.cli.output import Exit, UserError, print_json, run_folder
 from lauepilot.cli.resume import plan_of
 from lauepilot.cli.simulate import fault_level
 from lauepilot.cli.tables import console
-from lauepilot.cli.targets import parse_target
 from lauepilot.envs.world import World
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
@@ -37,6 +36,7 @@ from lauepilot.perception.task import Task
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults
 from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.target_text import parse_target
 from lauepilot.simulator.twin import Twin
 
 AGENTS = ("index-and-move", "oracle", "random")

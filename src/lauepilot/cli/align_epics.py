@@ -17,7 +17,6 @@ from lauepilot.cli.align_report import axes_of, draw_frame, step_record, ub_of_r
 from lauepilot.cli.live import show_end
 from lauepilot.cli.output import Exit, UserError, print_json, run_folder, write_json
 from lauepilot.cli.tables import console
-from lauepilot.cli.targets import parse_target
 from lauepilot.hardware.devices.config import (
     DevicesError,
     Library,
@@ -32,6 +31,7 @@ from lauepilot.perception.observer import Observer
 from lauepilot.perception.task import Task
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.target_text import parse_target
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,10 @@ def page(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 0,
     token: Annotated[
-        str | None, typer.Option(help="Word that the browser has to bring; 'new' makes one.")
+        str | None,
+        typer.Option(
+            envvar="LAUEPILOT_PAGE_TOKEN", help="Word that the browser has to bring; 'new' makes one."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the records; lauepilot-runs by default.")

@@ -19,7 +19,6 @@ from lauepilot.cli.output import RUNS, Exit, UserError, write_json
 from lauepilot.cli.overview import answer_layer
 from lauepilot.cli.simulate import fault_level
 from lauepilot.cli.tables import console
-from lauepilot.cli.targets import parse_target
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.page.guard import check_door, is_loopback, new_token
 from lauepilot.hardware.page.job import Choice, Job, Maker, Predicted
@@ -33,6 +32,7 @@ from lauepilot.perception.task import Task
 from lauepilot.simulator.crystal import Crystal, load_crystal, zoo_names
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument, load_instrument
+from lauepilot.simulator.target_text import parse_target
 
 FAULTS = ("none", "default", "harsh")
 

@@ -13,9 +13,9 @@ from rich.table import Table
 from lauepilot.cli.exchange import load_stored, parse_axes
 from lauepilot.cli.output import Exit, UserError, print_json
 from lauepilot.cli.tables import console
-from lauepilot.cli.targets import parse_target
 from lauepilot.simulator.advice import Advice, Way, advise
 from lauepilot.simulator.target import Alignment
+from lauepilot.simulator.target_text import parse_target
 
 #: Ways that are listed on the terminal; --json lists all.
 LISTED = 12

@@ -9,7 +9,6 @@ import numpy as np
 from bluesky import RunEngine
 
 from lauepilot.agents.index_and_move import IndexAndMove
-from lauepilot.cli.targets import parse_target
 from lauepilot.hardware.devices.config import load_devices, wait_connected
 from lauepilot.hardware.devices.fourcircle import connect_four_circle
 from lauepilot.hardware.devices.twin import connect
@@ -18,6 +17,7 @@ from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.simulator.crystal import load_crystal, zoo_names
 from lauepilot.simulator.fourcircle_twin import FourCircleTwin
 from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.target_text import parse_target
 from lauepilot.simulator.twin import Twin
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-from lauepilot.cli.output import UserError
 from lauepilot.simulator.target import Alignment, Target
 
 #: Directions of the laboratory that have a name.
@@ -22,6 +21,11 @@ TARGET_HELP = (
     "Write e.g. '[0 0 1] beam, (1 0 0) up'; directions: beam -beam up down left right, or three numbers."
 )
 
+
+class TargetError(ValueError):
+    """A text that names no target."""
+
+
 _PART = re.compile(r"\s*(?P<open>[\[(])(?P<indices>[^\])]*)[\])]\s*(?P<direction>[^,;\[(]+?)\s*(?:[,;]|$)")
 
 
@@ -30,7 +34,7 @@ def parse_target(text: str) -> Target:
 
     Raises
     ------
-    UserError
+    TargetError
         Says what cannot be read, and what is allowed.
 
     >>> parse_target("[001] beam, (1 -1 0) up").secondary.indices
@@ -41,14 +45,14 @@ def parse_target(text: str) -> Target:
     while position < len(text.rstrip()):
         found = _PART.match(text, position)
         if found is None:
-            raise UserError(f"--target {text!r}: cannot read {text[position:].strip()!r}. {TARGET_HELP}")
+            raise TargetError(f"--target {text!r}: cannot read {text[position:].strip()!r}. {TARGET_HELP}")
         kind: str = "uvw" if found["open"] == "[" else "hkl"
         indices = _indices(found["indices"], text)
         direction = _direction(found["direction"], text)
         parts.append(Alignment("uvw" if kind == "uvw" else "hkl", indices, direction))
         position = found.end()
     if not 1 <= len(parts) <= 2:
-        raise UserError(
+        raise TargetError(
             f"--target {text!r}: one or two directions are wanted, {len(parts)} came. {TARGET_HELP}"
         )
     return Target(parts[0], parts[1] if len(parts) == 2 else None)
@@ -63,7 +67,7 @@ def _indices(text: str, whole: str) -> tuple[float, float, float]:
     )
     values = _three(numbers)
     if values is None or not any(values):
-        raise UserError(
+        raise TargetError(
             f"--target {whole!r}: {text!r} are not three finite indices, not all zero. {TARGET_HELP}"
         )
     return values
@@ -74,7 +78,9 @@ def _direction(text: str, whole: str) -> tuple[float, float, float]:
         return DIRECTIONS[text.lower()]
     values = _three(text.split())
     if values is None or not any(values):
-        raise UserError(f"--target {whole!r}: {text!r} is no name and no three finite numbers. {TARGET_HELP}")
+        raise TargetError(
+            f"--target {whole!r}: {text!r} is no name and no three finite numbers. {TARGET_HELP}"
+        )
     return values
 
 
