@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
-from caproto import AlarmSeverity, AlarmStatus, ChannelType  # type: ignore[import-untyped]
-from caproto.server import PVGroup, pvproperty  # type: ignore[import-untyped]
+from caproto import AlarmSeverity, AlarmStatus, ChannelType
+from caproto.server import PVGroup, pvproperty
 from numpy.typing import NDArray
 
 from lauepilot.hardware.epics.stage import Stage

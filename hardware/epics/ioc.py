@@ -22,9 +22,9 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from caproto import CaprotoNetworkError  # type: ignore[import-untyped]
-from caproto.asyncio.server import Context  # type: ignore[import-untyped]
-from caproto.server import PVGroup, pvproperty  # type: ignore[import-untyped]
+from caproto import CaprotoNetworkError
+from caproto.asyncio.server import Context
+from caproto.server import PVGroup, pvproperty
 
 from lauepilot.hardware.epics import camera, motor_fields
 from lauepilot.hardware.epics.environment import only_loopback, use_loopback

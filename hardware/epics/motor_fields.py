@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm  # type: ignore[import-untyped]
-from caproto.server import PVGroup, pvproperty  # type: ignore[import-untyped]
+from caproto import AlarmSeverity, AlarmStatus, ChannelAlarm
+from caproto.server import PVGroup, pvproperty
 
 from lauepilot.hardware.epics.values import Double
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 try:
-    from caproto.server import pvproperty  # type: ignore[import-untyped]
-    from caproto.server.server import (  # type: ignore[import-untyped]
+    from caproto.server import pvproperty
+    from caproto.server.server import (
         PvpropertyDouble,
         PvpropertyDoubleRO,
         PvpropertyEnum,

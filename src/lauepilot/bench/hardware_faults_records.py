@@ -27,6 +27,7 @@ from lauepilot.hardware.records import local
 from lauepilot.hardware.records.documents import find_run, lines_of, read_record
 from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.hardware.resume import entries, resume_run, retrace
+from lauepilot.perception.files import readers
 from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.observer import Observer
 from lauepilot.perception.task import usual_target
@@ -74,7 +75,7 @@ def play(
     result: AlignResult | None = None
     problem: Exception | None = None
     with run_engine(recorder) as engine:
-        engine.msg_hook = watch
+        engine.msg_hook = watch  # type: ignore[assignment]
         try:
             if resumed is None:
                 plan = align_crystal(camera, goniometer, agent, usual_target(), observer=eyes)
@@ -103,8 +104,8 @@ def full_disk() -> FaultOutcome:
             and "No space left" in str(record.stop.get("reason"))
             and json.loads(((record.folder or Path(name)) / "run.json").read_text())["exit_status"] == "fail",
             nothing_lost=len(frames) == 1
-            and read_frame(frames[0]).counts.any() > 0
-            and len(record.streams["decisions"].seq_num) == 3,
+            and bool(read_frame(frames[0]).counts.any())
+            and bool(len(record.streams["decisions"].seq_num) == 3),
             went_on_or_said=isinstance(played.problem, RecordError) and "Make room" in said,
             detail=said,
         )
@@ -112,7 +113,7 @@ def full_disk() -> FaultOutcome:
 
 def _small_disk(frames: int) -> Any:
     """Frames beyond so many find no room, as HDF5 would say it."""
-    real, taken = local.write_frame, [0]
+    real, taken = readers.write_frame, [0]
 
     def write_frame(path: str | Path, *args: Any) -> None:
         taken[0] += 1
