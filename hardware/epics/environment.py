@@ -14,6 +14,9 @@ LOOPBACK = "127.0.0.1"
 #: Ports beside the first one at which clients look for servers.
 SPARE_PORTS = 4
 
+#: Ports of Channel Access where nothing else is said: server and repeater.
+USUAL_PORTS = (5064, 5065)
+
 #: Bytes of the largest array that travels; 4,096 x 4,096 pixels of four bytes and a little.
 MAX_ARRAY_BYTES = 70_000_000
 
@@ -90,6 +93,16 @@ def use_loopback(
     return wanted
 
 
+def is_free(port: int) -> bool:
+    """Whether no server on loopback has this port for its searches."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        try:
+            udp.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
 def only_loopback(environ: Mapping[str, str]) -> bool:
     """Whether a server started in this environment is seen on this machine alone."""
     return environ.get("EPICS_CAS_INTF_ADDR_LIST", "").split() == [LOOPBACK]
@@ -107,11 +120,7 @@ def port_for_server(environ: Mapping[str, str]) -> str:
     spare = [address.rpartition(":")[2] for address in named if address.startswith(f"{LOOPBACK}:")]
     ports = [*spare, environ.get("EPICS_CA_SERVER_PORT", "5064")]
     for port in ports:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            try:
-                udp.bind((LOOPBACK, int(port)))
-            except OSError:
-                continue
+        if is_free(int(port)):
             return port
     raise HardwareError(
         f"All ports where clients look for servers are taken ({', '.join(ports)}). End an IOC, or name more of them in "

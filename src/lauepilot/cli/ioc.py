@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from lauepilot.cli.output import Exit, UserError
 from lauepilot.cli.simulate import fault_level
 from lauepilot.hardware.errors import HardwareError
@@ -23,17 +25,22 @@ def run_ioc(
         import caproto  # noqa: F401
     except ImportError:
         raise UserError("The IOC needs caproto: pip install lauepilot[epics]") from None
-    from lauepilot.hardware.epics.environment import use_loopback
+    from lauepilot.hardware.epics.environment import USUAL_PORTS, is_free, use_loopback
     from lauepilot.hardware.epics.ioc import names, serve
 
     level = fault_level(faults)
     if names_only:
         print("\n".join(names(crystal, instrument, prefix)))
         return Exit.DONE
-    environ = use_loopback()
-    print(
-        f"{crystal} on {instrument} behind {prefix}..., clock {speed:g} times the wall's. Clients on this machine need"
-    )
+    usual = "EPICS_CA_SERVER_PORT" not in os.environ and is_free(USUAL_PORTS[0])
+    environ = use_loopback(*USUAL_PORTS) if usual else use_loopback()
+    print(f"{crystal} on {instrument} behind {prefix}..., clock {speed:g} times the wall's.")
+    if usual:
+        print(
+            "'lauepilot align --epics' and 'lauepilot page --epics' find it as it is; other clients of this machine need"
+        )
+    else:
+        print("Clients of this machine need")
     for name, value in environ.items():
         if name.startswith("EPICS_CA_"):
             print(f"  export {name}='{value}'")
