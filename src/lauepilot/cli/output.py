@@ -82,7 +82,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
         except Exception as error:
             if os.environ.get(DEBUG_VARIABLE):
                 traceback.print_exc()
-            _complain(_in_words(error), as_json)
+            _complain(" ".join([_in_words(error), *getattr(error, "__notes__", ())]), as_json)
             raise typer.Exit(_code_of(error)) from None
         raise typer.Exit(int(code or 0))
 
