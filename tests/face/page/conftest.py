@@ -28,7 +28,7 @@ FLAGS = (
 SEED = 7
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory):
     """One server for all tests here: NiceGUI allows one in a process."""
     pytest.importorskip("nicegui", reason="NiceGUI is not installed: pip install 'lauepilot[page]'")
@@ -46,7 +46,7 @@ def served(tmp_path_factory):
         session.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium():
     api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -72,7 +72,7 @@ def session(served):
         served.session.wait()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def opener(served, chromium):
     """Opens the page in a browser of its own; complaints and requests are noted on it."""
 
@@ -90,7 +90,7 @@ def opener(served, chromium):
     return open_one
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def shared_page(opener):
     page = opener()
     yield page
