@@ -89,6 +89,8 @@ def test_a_move_ends_when_the_motor_does(lab_of_pvs, naive):
         assert abs(get(f"{lab.prefix}m2.RBV") - 40.0) > 1.0
         while abs(get(f"{lab.prefix}m2.RBV") - 40.0) > 1e-6 or get(f"{lab.prefix}m2.DMOV") != 1:
             time.sleep(0.05)
+        while lab.goniometer.busy:  # it is told by a client of its own
+            time.sleep(0.05)
     lab.run(bps.mv(lab.goniometer, {"chi": -20.0}))
     assert get(f"{lab.prefix}m2.RBV") == pytest.approx(-20.0)
     assert get(f"{lab.prefix}m2.DMOV") == 1
