@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,14 @@ from scipy.stats import chi2
 
 from lauepilot.bench import resampling
 from lauepilot.bench.figures import Figure, median, share, wilson
-from lauepilot.bench.precision_trials import TOLERANCE_DEG, TRUTH_RELATIVE, UNKNOWN, Cell, Trial
+from lauepilot.bench.precision_trials import (
+    TOLERANCE_DEG,
+    TRUTH_RELATIVE,
+    UNKNOWN,
+    Cell,
+    Trial,
+    bayes_over_bound,
+)
 from lauepilot.bench.psychometric import Curve, fitted
 from lauepilot.bench.timing import CLOCK, one_core
 
@@ -80,7 +88,22 @@ def measure(quick: bool, say: Callable[[str], None], jobs: int = 1) -> list[Figu
     say("precision: halves of measured lists")
     with one_core():
         halves = resampling.rows(40 if quick else 500, np.random.default_rng(3))
-    return figures(done, halves, jobs)
+    found = figures(done, halves, jobs)
+    if not quick:
+        say("precision: the Bayes limit where photons are worst")
+        with one_core():
+            found = [beside_the_limit(f) if f.name == "crb_ratio_photon" else f for f in found]
+    return found
+
+
+def beside_the_limit(figure: Figure) -> Figure:
+    """The ratio with the Bayes limit of its worst cell in the settings: at few counts the bound itself cannot be reached."""
+    worst = figure.settings["worst"]
+    limit, interval = bayes_over_bound(
+        worst["crystal"], worst["signal_photons"], worst["background_over_signal"], np.random.default_rng(4)
+    )
+    beside = {"bayes_limit_over_bound": limit, "bayes_limit_ci95": list(interval)}
+    return replace(figure, settings={**figure.settings, **beside})
 
 
 def _spread(tasks: Sequence[Task], jobs: int) -> Iterator[list[Trial]]:

@@ -16,6 +16,7 @@ from scipy.stats import chi2
 from lauepilot.bench.timing import timed
 from lauepilot.perception.indexing.forced import fit_frame
 from lauepilot.perception.indexing.indexer import Indexer, IndexingError
+from lauepilot.perception.limits.bayes import bayes_limit
 from lauepilot.perception.limits.bound import fisher_information
 from lauepilot.perception.photons.indexer import PhotonIndexer
 from lauepilot.perception.spots.background import estimate_background
@@ -160,3 +161,24 @@ class Cell:
         return Trial(
             *where, True, float(error @ error), bound2, float(np.trace(covariance)), distance2, seconds
         )
+
+
+def bayes_over_bound(
+    crystal: str, counts: float, background: float, rng: np.random.Generator, orientations: int = 14
+) -> tuple[float, tuple[float, float]]:
+    """What no estimator does better than, over the Cramer-Rao bound, root mean square of random orientations on ``lab``.
+
+    Flux, background and width known, for the limit as for the bound. With it an interval of 95 % by bootstrap.
+    """
+    table = cached_table(load_crystal(crystal), load_instrument("lab"), TRUTH_RELATIVE)
+    limit2, bound2 = np.empty(orientations), np.empty(orientations)
+    for k in range(orientations):
+        limit = bayes_limit(
+            table, random_rotation(rng), rng, signal_photons=counts,
+            background_photons=background * counts, frames=6, samples=800,
+        )  # fmt: skip
+        limit2[k], bound2[k] = limit.rms_deg**2, limit.bound.rms_deg**2
+    drawn = rng.integers(0, orientations, (500, orientations))
+    ratios = np.sqrt(limit2[drawn].sum(axis=1) / bound2[drawn].sum(axis=1))
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(np.sqrt(limit2.sum() / bound2.sum())), (float(low), float(high))
