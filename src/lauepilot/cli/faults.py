@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from rich.table import Table
@@ -27,17 +29,14 @@ def run_faults(*, names: list[str] | None, epics: bool, in_process: bool, as_jso
     if epics and in_process:
         raise UserError("--epics and --in-process leave out one another; give one, or neither for both.")
     settings = EPICS if epics else SETTINGS if in_process else (*SETTINGS, *EPICS)
-    for name in (
-        "bluesky",
-        "lauepilot.hardware",
-        "ophyd",
-    ):  # what goes wrong here is meant to, and stands in the table
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     screen = None if as_json else console()
     try:
-        rows = outcomes(
-            names or None, settings, say=screen.print if screen is not None else lambda text: None
-        )
+        with _quiet(
+            "bluesky", "lauepilot.hardware", "ophyd"
+        ):  # what goes wrong is meant to, and stands in the table
+            rows = outcomes(
+                names or None, settings, say=screen.print if screen is not None else lambda text: None
+            )
     except (ValueError, ImportError) as error:
         raise UserError(str(error)) from None
     survived = sum(row.passed for row in rows)
@@ -66,3 +65,17 @@ def run_faults(*, names: list[str] | None, epics: bool, in_process: bool, as_jso
             table.add_row(row.name, row.how, *("yes" if good else "NO" for good in four), row.detail)
         screen.print(table)
     return Exit.DONE if survived == len(rows) else Exit.INSTRUMENT
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """These loggers say nothing inside; afterwards all is as it was."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
