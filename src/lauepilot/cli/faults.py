@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 
 from rich.table import Table
@@ -31,9 +32,9 @@ def run_faults(*, names: list[str] | None, epics: bool, in_process: bool, as_jso
     settings = EPICS if epics else SETTINGS if in_process else (*SETTINGS, *EPICS)
     screen = None if as_json else console()
     try:
-        with _quiet(
-            "bluesky", "lauepilot.hardware", "ophyd"
-        ):  # what goes wrong is meant to, and stands in the table
+        # What goes wrong is meant to, and stands in the table; and the RunEngine prints, where one object is promised.
+        aside = nullcontext() if screen is not None else redirect_stdout(sys.stderr)
+        with _quiet("bluesky", "lauepilot.hardware", "ophyd"), aside:
             rows = outcomes(
                 names or None, settings, say=screen.print if screen is not None else lambda text: None
             )
