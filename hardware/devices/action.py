@@ -20,8 +20,8 @@ from lauepilot.hardware.errors import HardwareError, StoppedError
 logger = logging.getLogger("lauepilot.hardware")
 
 TICK_S = 0.02
-#: Wall seconds that whatever is under a device may take longer than it should before it counts as silent. After an install the
-#: Twin compiles its loops at the first exposure, which a busy machine takes a minute for.
+#: Wall seconds that whatever is under a device may take longer than it should before it counts as silent. After an install
+#: the Twin compiles its loops at the first exposure, which a busy machine takes a minute for.
 PATIENCE_S = 180.0
 
 

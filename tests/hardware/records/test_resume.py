@@ -55,10 +55,18 @@ def observer():
 
 
 def told(folder):
-    """What was decided, to the last bit, and which frames were taken."""
+    """What was decided, to far below a motor's step, and which frames were taken.
+
+    Not to the last bit: another process may have compiled its loops otherwise.
+    """
+
+    def rounded(axes):
+        return None if axes is None else {name: round(value, 6) for name, value in axes.items()}
+
     return [
         (
-            type(e.decision).__name__, e.decision.reason, getattr(e.decision, "axes", None), e.axes, e.clock_s, e.dose_s,
+            type(e.decision).__name__, e.decision.reason, rounded(getattr(e.decision, "axes", None)), rounded(e.axes),
+            round(e.clock_s, 6), round(e.dose_s, 6),
             None if e.frame is None else hashlib.sha256(read_frame(e.frame).counts).hexdigest(),
         )
         for e in entries(folder)
