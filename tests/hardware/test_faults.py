@@ -8,17 +8,17 @@ import bluesky.preprocessors as bpp
 import pytest
 from bluesky.utils import IllegalMessageSequence, Msg, RunEngineInterrupted
 
-from lauepilot.bench import hardware_fault_table, hardware_faults
-from lauepilot.bench.hardware_fault_table import FAULTS
-from lauepilot.bench.hardware_faults import outcomes
-from lauepilot.bench.hardware_interruptions import at_every_message
-from lauepilot.bench.hardware_rig import Run, ScriptedAgent, align, in_process, judge, recorded_engine
+from lauepilot.bench.hardware import fault_table, faults
+from lauepilot.bench.hardware.fault_table import FAULTS
+from lauepilot.bench.hardware.faults import outcomes
+from lauepilot.bench.hardware.interruptions import at_every_message
+from lauepilot.bench.hardware.rig import Run, ScriptedAgent, align, in_process, judge, recorded_engine
 from lauepilot.cli.faults import run_faults
 from lauepilot.cli.output import UserError
 from lauepilot.hardware.devices.parts import Axes
 from lauepilot.hardware.plans import align as plan_module
 
-INSIDE = [name for name in FAULTS if hardware_fault_table.applies(name, "in process")]
+INSIDE = [name for name in FAULTS if fault_table.applies(name, "in process")]
 QUICK = [name for name in INSIDE if "every message" not in name]
 #: Over Channel Access: those whose world is another one there, and one interruption.
 OUTSIDE = [
@@ -56,7 +56,7 @@ def test_interrupted_at_every_message(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", hardware_faults.EPICS)
+@pytest.mark.parametrize("setting", faults.EPICS)
 def test_faults_over_channel_access(setting):
     for package in ("caproto", "epics") if setting.endswith("ophyd") else ("caproto", "ophyd_async", "aioca"):
         pytest.importorskip(package, reason=f"needs {package}: pip install lauepilot[epics]")
@@ -67,8 +67,8 @@ def test_faults_over_channel_access(setting):
 
 
 def test_the_table_has_twenty_faults_in_each_setting():
-    for setting in (*hardware_faults.SETTINGS, *hardware_faults.EPICS):
-        assert sum(hardware_fault_table.applies(name, setting) for name in FAULTS) >= 20
+    for setting in (*faults.SETTINGS, *faults.EPICS):
+        assert sum(fault_table.applies(name, setting) for name in FAULTS) >= 20
 
 
 # The referee is not blind: with the cure taken away, the rows fail.
@@ -146,9 +146,9 @@ def test_the_command(capsys):
 
 
 def test_the_figure(monkeypatch):
-    monkeypatch.setattr(hardware_fault_table, "FAULTS", {"limit switch": FAULTS["limit switch"]})
-    monkeypatch.setattr(hardware_fault_table, "ELSEWHERE", ())
-    monkeypatch.setattr(hardware_faults, "EPICS", ())
-    (figure,) = hardware_faults.measure(True, lambda text: None)
+    monkeypatch.setattr(fault_table, "FAULTS", {"limit switch": FAULTS["limit switch"]})
+    monkeypatch.setattr(fault_table, "ELSEWHERE", ())
+    monkeypatch.setattr(faults, "EPICS", ())
+    (figure,) = faults.measure(True, lambda text: None)
     assert (figure.name, figure.value, figure.n) == ("faults_survived", 1.0, 1)
     assert figure.settings["rows"][0]["fault"] == "limit switch"

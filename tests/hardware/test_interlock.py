@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lauepilot.bench.hardware_limits import decide_at_random, measure, wild_game
+from lauepilot.bench.hardware.limits import decide_at_random, measure, wild_game
 from lauepilot.hardware.errors import InterlockError
 from lauepilot.hardware.interlock import Interlock, guarded
 from lauepilot.hardware.plans.align import align_crystal

@@ -24,7 +24,7 @@ WHATS = tuple(GOALS)
 PARTS = {
     "indexing": ("indexing", "unknown", "grains"),
     "hardware": tuple(
-        f"hardware_{part}" for part in ("faults", "limits", "epics", "page", "arm", "calibrate", "build_ub")
+        f"hardware.{part}" for part in ("faults", "limits", "epics", "page", "arm", "calibrate", "build_ub")
     ),
 }
 

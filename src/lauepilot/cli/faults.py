@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from lauepilot.bench.hardware_faults import EPICS, SETTINGS, outcomes
+from lauepilot.bench.hardware.faults import EPICS, SETTINGS, outcomes
 from lauepilot.cli.output import Exit, UserError, print_json
 from lauepilot.cli.tables import console
 

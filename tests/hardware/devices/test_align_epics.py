@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lauepilot.bench.hardware_epics import SPEED, overhead_s, play_inside, play_outside
+from lauepilot.bench.hardware.epics import SPEED, overhead_s, play_inside, play_outside
 from lauepilot.cli.epics import loopback_unless_told, run_align_epics
 from lauepilot.cli.output import Exit, UserError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lauepilot.bench.hardware_faults_records import FAULTS
+from lauepilot.bench.hardware.faults_records import FAULTS
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import RecordError
 from lauepilot.hardware.plans.align import align_crystal

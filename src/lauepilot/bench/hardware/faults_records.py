@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 
 from lauepilot.agents.index_and_move import IndexAndMove
-from lauepilot.bench.faults import FaultOutcome, Faults
+from lauepilot.bench.hardware.outcome import FaultOutcome, Faults
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import RecordError
@@ -186,7 +186,7 @@ _PRELUDE = """
 import sys, time
 real, time.jump = time.time, [0.0]
 time.time = lambda: real() + time.jump[0]
-from lauepilot.bench.hardware_faults_records import main
+from lauepilot.bench.hardware.faults_records import main
 sys.exit(main(sys.argv[1], sys.argv[2]))
 """
 

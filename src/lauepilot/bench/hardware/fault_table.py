@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from lauepilot.bench.faults import FaultOutcome
-from lauepilot.bench.hardware_fault_runs import Fault, Maker, folders, run
-from lauepilot.bench.hardware_faults import EPICS, SETTINGS
-from lauepilot.bench.hardware_interruptions import at_every_message, ctrl_c, suspended, while_busy
-from lauepilot.bench.hardware_rig import (
+from lauepilot.bench.hardware.fault_runs import Fault, Maker, folders, run
+from lauepilot.bench.hardware.faults import EPICS, SETTINGS
+from lauepilot.bench.hardware.interruptions import at_every_message, ctrl_c, suspended, while_busy
+from lauepilot.bench.hardware.outcome import FaultOutcome
+from lauepilot.bench.hardware.rig import (
     SCRIPT,
     DummyEyes,
     ScriptedAgent,
@@ -28,7 +28,7 @@ from lauepilot.bench.hardware_rig import (
 from lauepilot.perception.observation import GiveUp, Move
 
 #: Modules with further ``FAULTS``: name -> function without arguments.
-ELSEWHERE = ("lauepilot.bench.hardware_faults_records",)
+ELSEWHERE = ("lauepilot.bench.hardware.faults_records",)
 
 
 def _broken(
@@ -177,7 +177,7 @@ FAULTS: dict[str, Fault] = {
 def table(
     names: list[str] | None, settings: tuple[str, ...], say: Callable[[str], None]
 ) -> list[FaultOutcome]:
-    """See `lauepilot.bench.hardware_faults.outcomes`."""
+    """See `lauepilot.bench.hardware.faults.outcomes`."""
     known = _all_faults()
     for name in names or []:
         if name not in known:
@@ -201,7 +201,7 @@ def _maker(setting: str) -> Iterator[Maker]:
         yield in_process
     elif setting in EPICS:
         # Not before: it imports Channel Access.
-        from lauepilot.bench.hardware_rig_epics import epics_maker
+        from lauepilot.bench.hardware.rig_epics import epics_maker
 
         with epics_maker(setting) as make:
             yield make

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lauepilot.bench.hardware_rig import PATIENCE_S, DummyEyes, Rig
+from lauepilot.bench.hardware.rig import PATIENCE_S, DummyEyes, Rig
 from lauepilot.hardware.devices.config import usual_devices, wait_connected
 from lauepilot.hardware.epics.process import RunningIOC, running_ioc
 from lauepilot.hardware.errors import HardwareError

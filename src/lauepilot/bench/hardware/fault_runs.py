@@ -11,8 +11,8 @@ from typing import Any
 from bluesky.run_engine import RunEngineResult
 from bluesky.utils import RunEngineInterrupted
 
-from lauepilot.bench.faults import FaultOutcome
-from lauepilot.bench.hardware_rig import Rig, Run, ScriptedAgent, align, recorded_engine
+from lauepilot.bench.hardware.outcome import FaultOutcome
+from lauepilot.bench.hardware.rig import Rig, Run, ScriptedAgent, align, recorded_engine
 from lauepilot.hardware.plans.align import AlignResult
 
 #: A rig of one setting, at a speed of its clock: 0 is at once, where the setting can do that.

@@ -12,9 +12,9 @@ from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import Msg, RunEngineInterrupted
 from ophyd import Signal
 
-from lauepilot.bench.faults import FaultOutcome
-from lauepilot.bench.hardware_fault_runs import Fault, Maker, run
-from lauepilot.bench.hardware_rig import ScriptedAgent, judge, when
+from lauepilot.bench.hardware.fault_runs import Fault, Maker, run
+from lauepilot.bench.hardware.outcome import FaultOutcome
+from lauepilot.bench.hardware.rig import ScriptedAgent, judge, when
 
 
 def while_busy(act: str) -> Fault:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lauepilot.bench.faults import FaultOutcome
 from lauepilot.bench.figures import Figure, share
+from lauepilot.bench.hardware.outcome import FaultOutcome
 from lauepilot.hardware.epics.environment import use_loopback
 
 #: Settings in which faults are tried.
@@ -38,7 +38,7 @@ def outcomes(
     """
     if set(settings) & set(EPICS):
         use_loopback()
-    from lauepilot.bench.hardware_fault_table import table
+    from lauepilot.bench.hardware.fault_table import table
 
     return table(names, settings, say)
 

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.bench.faults import FaultOutcome
+from lauepilot.bench.hardware.outcome import FaultOutcome
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.plans.align import align_crystal
