@@ -13,7 +13,7 @@ import numpy as np
 
 from lauepilot.agents.baselines import Oracle, Random
 from lauepilot.agents.index_and_move import IndexAndMove
-from lauepilot.envs.align import align_task, shared_observer
+from lauepilot.envs.align.env import align_task, shared_observer
 from lauepilot.envs.play import Agent, EpisodeResult, build_loop, play
 from lauepilot.envs.world import World
 from lauepilot.simulator.faults import Faults

@@ -1,4 +1,4 @@
-"""The batched environment in the form of stable-baselines3."""
+"""Batched environments in the form of stable-baselines3."""
 
 from __future__ import annotations
 
@@ -9,41 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from lauepilot.envs.align import align_task, named_faults
-from lauepilot.envs.batch import BatchAlign
-from lauepilot.envs.coding import ObservationKind
+from lauepilot.envs.align.batch import BatchAlign
+from lauepilot.envs.align.coding import ObservationKind
+from lauepilot.envs.align.env import align_task, named_faults
+from lauepilot.envs.batched import Batch
 from lauepilot.simulator.faults import Faults
 
 
-class LaueAlignVecEnv(VecEnv):
-    """Many games at once for stable-baselines3; see `lauepilot.envs.batch` for what is quicker than in the full environment.
+class BatchVecEnv(VecEnv):
+    """A batch of games for stable-baselines3.
 
     A game that ends starts again in the *same* step: the observation returned is the first of the new game, and
     ``infos[i]`` holds ``terminal_observation``, ``TimeLimit.truncated``, ``episode`` (r, l) and ``truth``.
     """
 
-    def __init__(
-        self,
-        num_envs: int,
-        crystal: str = "si",
-        instrument: str = "lab",
-        faults: str | Faults = "default",
-        observation: ObservationKind = "spots",
-        tolerance_deg: float = 0.1,
-        max_steps: int = 50,
-        seed: int = 0,
-    ) -> None:
-        task = align_task(crystal, instrument, None, tolerance_deg, max_steps)
-        self.batch = BatchAlign(num_envs, task, named_faults(faults), observation)
+    def __init__(self, batch: Batch, seed: int = 0) -> None:
+        self.batch = batch
         self.render_mode = None
-        super().__init__(num_envs, self.batch.coder.observation_space(), self.batch.coder.action_space())
-        self.batch.seed(np.random.default_rng(seed))
-        self._actions: NDArray[np.float32] = np.zeros((num_envs, 2 + self.batch.coder.n_axes), np.float32)
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, dtype=int)
+        super().__init__(batch.n, batch.observation_space, batch.action_space)
+        batch.seed(np.random.default_rng(seed))
+        self._actions: NDArray[Any] = np.zeros(0)
+        self._returns = np.zeros(batch.n)
+        self._lengths = np.zeros(batch.n, dtype=int)
 
     def reset(self) -> VecEnvObs:
-        """Mount crystals in all games. A seed set by ``seed()`` is used once."""
+        """Start all games. A seed set by ``seed()`` is used once."""
         if self._seeds and self._seeds[0] is not None:
             self.batch.seed(np.random.default_rng(self._seeds[0]))
         self._reset_seeds()
@@ -54,7 +44,7 @@ class LaueAlignVecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Take the actions in."""
-        self._actions = np.asarray(actions, dtype=np.float32)
+        self._actions = np.asarray(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Play them."""
@@ -103,3 +93,21 @@ class LaueAlignVecEnv(VecEnv):
     def get_images(self) -> Sequence[NDArray[Any] | None]:
         """There is nothing to see."""
         return [None] * self.num_envs
+
+
+class LaueAlignVecEnv(BatchVecEnv):
+    """``lauepilot/LaueAlign-v0``; see `lauepilot.envs.align.batch` for what is quicker than in the full environment."""
+
+    def __init__(
+        self,
+        num_envs: int,
+        crystal: str = "si",
+        instrument: str = "lab",
+        faults: str | Faults = "default",
+        observation: ObservationKind = "spots",
+        tolerance_deg: float = 0.1,
+        max_steps: int = 50,
+        seed: int = 0,
+    ) -> None:
+        task = align_task(crystal, instrument, None, tolerance_deg, max_steps)
+        super().__init__(BatchAlign(num_envs, task, named_faults(faults), observation), seed)

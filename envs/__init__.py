@@ -13,8 +13,8 @@ def register() -> None:
     if "lauepilot/LaueAlign-v0" not in gymnasium.registry:
         gymnasium.register(
             id="lauepilot/LaueAlign-v0",
-            entry_point="lauepilot.envs.align:LaueAlignEnv",
-            vector_entry_point="lauepilot.envs.vector:LaueAlignVectorEnv",
+            entry_point="lauepilot.envs.align.env:LaueAlignEnv",
+            vector_entry_point="lauepilot.envs.align.vector:LaueAlignVectorEnv",
             # Its own steps and clock end an episode; the wrapper would not know of the clock.
             max_episode_steps=None,
         )

@@ -17,7 +17,7 @@ from lauepilot.agents.bookkeeping import (
     travel_covariance,
 )
 from lauepilot.agents.index_and_move import IndexAndMove, RuleSettings
-from lauepilot.envs.align import LaueAlignEnv, shared_observer
+from lauepilot.envs.align.env import LaueAlignEnv, shared_observer
 from lauepilot.envs.play import Agent, play
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine

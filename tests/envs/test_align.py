@@ -13,8 +13,8 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from lauepilot.envs import IDS
-from lauepilot.envs.align import LaueAlignEnv, named_faults
-from lauepilot.envs.coding import ACTS, LARGEST_CHANGE, act_of, action_of, change_of
+from lauepilot.envs.align.coding import ACTS, LARGEST_CHANGE, act_of, action_of, change_of
+from lauepilot.envs.align.env import LaueAlignEnv, named_faults
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
 from lauepilot.simulator.faults import Faults
 

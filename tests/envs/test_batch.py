@@ -11,12 +11,12 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 
 from lauepilot.agents.vecenv import LaueAlignVecEnv
-from lauepilot.envs.align import align_task, shared_observer
-from lauepilot.envs.batch import BatchAlign
-from lauepilot.envs.batch_frames import expose
-from lauepilot.envs.batch_state import move
-from lauepilot.envs.coding import ACTS, Coder, exposure_number
-from lauepilot.envs.vector import LaueAlignVectorEnv
+from lauepilot.envs.align.batch import BatchAlign
+from lauepilot.envs.align.coding import ACTS, Coder, exposure_number
+from lauepilot.envs.align.env import align_task, shared_observer
+from lauepilot.envs.align.frames import expose
+from lauepilot.envs.align.state import move
+from lauepilot.envs.align.vector import LaueAlignVectorEnv
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.faults import Faults
 from lauepilot.simulator.twin import Twin

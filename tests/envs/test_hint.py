@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lauepilot.envs.hint import chain, least_miss, pack_axes, pack_target, suggested_changes
+from lauepilot.envs.align.hint import chain, least_miss, pack_axes, pack_target, suggested_changes
 from lauepilot.perception.task import usual_target
 from lauepilot.simulator.conventions import random_rotation
 from lauepilot.simulator.crystal import load_crystal

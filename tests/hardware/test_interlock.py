@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+from bluesky.utils import RunEngineInterrupted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +20,7 @@ from lauepilot.bench.hardware.limits import decide_at_random, measure, wild_game
 from lauepilot.hardware.errors import InterlockError
 from lauepilot.hardware.interlock import Interlock, guarded
 from lauepilot.hardware.plans.align import align_crystal
+from lauepilot.hardware.plans.parts import move_to
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
 from lauepilot.simulator.forbidden import Forbidden
 from lauepilot.simulator.instrument import InstrumentError, load_instrument, parse_instrument
@@ -250,6 +255,57 @@ def test_axes_underway_are_part_of_the_path(engine, slow_world, interlock):
     with pytest.raises(InterlockError, match="hose"):
         engine(guarded(two_at_once(), gonio, interlock))
     gonio.stop()
+
+
+def paused_on_the_way(engine, world, plan):
+    """The plan, paused while the goniometer moves."""
+
+    def watch():
+        while not world.goniometer.busy:
+            time.sleep(0.005)
+        engine.request_pause()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with pytest.raises(RunEngineInterrupted):
+        engine(plan)
+    watcher.join()
+    assert not world.goniometer.busy
+
+
+@pytest.mark.parametrize("how", ["guarded", "move_to", "align_crystal"])
+@pytest.mark.parametrize("lowered", [False, True])
+def test_a_move_said_again_after_a_pause_is_checked_again(
+    engine, slow_world, scripted, target, documents, how, lowered
+):
+    """Above the hose the way was free; whoever lowers chi meanwhile must not have omega sent through it."""
+    world, gonio = slow_world, slow_world.goniometer
+    world.backend.instrument = replace(world.backend.instrument, forbidden=(HOSE,))
+    world.backend.positions["chi"] = 30.0
+    lock = Interlock.of(world.backend.instrument, 100.0)
+    plan = {
+        "guarded": lambda: guarded(bpp.pchain(bps.checkpoint(), bps.mv(gonio.omega, 80.0)), gonio, lock),
+        "move_to": lambda: bpp.pchain(bps.checkpoint(), move_to(gonio, {"omega": 80.0}, lock)),
+        "align_crystal": lambda: align_crystal(
+            world.camera, gonio, scripted(Move({"omega": 80.0}), GiveUp("there")), target, observer=world.observer
+        ),
+    }[how]  # fmt: skip
+    paused_on_the_way(engine, world, plan())
+    assert world.backend.positions["omega"] < 40.0
+    stopped = dict(world.backend.positions)
+    if not lowered:
+        engine.resume()
+        assert world.backend.positions["omega"] == 80.0
+        return
+    world.backend.positions["chi"] = stopped["chi"] = 0.0
+    if how == "align_crystal":
+        result = engine.resume().plan_result
+        assert result.outcome == "refused"
+        assert "hose" in result.reason
+    else:
+        with pytest.raises(InterlockError, match="hose"):
+            engine.resume()
+    assert world.backend.positions == stopped
 
 
 def test_forbidden_regions_come_from_the_instruments_file():

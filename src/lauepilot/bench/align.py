@@ -16,8 +16,8 @@ from lauepilot.agents.benchmark import Score, play_many
 from lauepilot.agents.vecenv import LaueAlignVecEnv
 from lauepilot.bench.figures import Figure, Peer, median, quantile_interval, share
 from lauepilot.bench.timing import CLOCK, machine, one_core, timed
-from lauepilot.envs.coding import ObservationKind
-from lauepilot.envs.vector import LaueAlignVectorEnv
+from lauepilot.envs.align.coding import ObservationKind
+from lauepilot.envs.align.vector import LaueAlignVectorEnv
 from lauepilot.simulator.target import Alignment, Target
 
 #: One crystal of each system, and one more; all of the zoo.
@@ -26,9 +26,9 @@ TOLERANCE_DEG = 0.1
 #: A crystal and a target that many starts on lab cannot reach: what the player does then.
 LIMITED = ("kyanite", Target(Alignment("uvw", (0, 0, 1), (0, 0, 1)), Alignment("hkl", (1, 0, 0), (0, 1, 0))))
 LIMITED_SAID = "[0 0 1] beam, (1 0 0) up"
-#: What the figures of speed step through (`lauepilot.envs.batch` says the rest).
+#: What the figures of speed step through (`lauepilot.envs.align.batch` says the rest).
 BATCHED = (
-    "lauepilot/LaueAlign-v0, batched (lauepilot.envs.batch): no full frame is rendered or indexed; the belief is the truth "
+    "lauepilot/LaueAlign-v0, batched (lauepilot.envs.align.batch): no full frame is rendered or indexed; belief is the truth "
     "plus a modelled error"
 )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from lauepilot.cli.output import Exit, UserError, print_json, run_folder
 from lauepilot.cli.resume import plan_of
 from lauepilot.cli.simulate import fault_level
 from lauepilot.cli.tables import console
+from lauepilot.cli.tiled import Copy, copied_to
 from lauepilot.envs.world import World
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
@@ -77,13 +78,14 @@ class Setup:
 
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """How a run ended, the ways included that leave no `AlignResult`."""
+    """How a run ended, the ways included that leave no `AlignResult`; ``also`` says where else it is recorded."""
 
     outcome: Literal["declared", "gave_up", "refused", "failed", "aborted"]
     reason: str
     result: AlignResult | None
     problem: Exception | None
     wall_s: float
+    also: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -162,8 +164,9 @@ def run_align(
     speed: float,
     out: Path | None,
     as_json: bool,
+    tiled: str | None = None,
 ) -> int:
-    """Play, record and report; the exit code."""
+    """Play, record (in Tiled too, if ``tiled`` says where) and report; the exit code."""
     if not np.isfinite(speed):
         raise UserError(f"--speed must be a finite number; {speed} came.")
     final = run_folder(out, crystal if "/" not in crystal else Path(crystal).stem)
@@ -181,7 +184,7 @@ def run_align(
             f"agent {agent}, faults {faults}, seed {setup.seed}",
             markup=True,
         )
-    return finish(setup, final, screen, speed=speed, as_json=as_json)
+    return finish(setup, final, screen, speed=speed, as_json=as_json, tiled=tiled)
 
 
 def finish(
@@ -193,11 +196,13 @@ def finish(
     as_json: bool,
     resumed: Path | None = None,
     reread: bool = False,
+    tiled: str | None = None,
 ) -> int:
     """Play what stands ready (from the record in ``resumed``, if given), record and report; the exit code."""
     # Not hidden until it is whole: a process that is killed leaves a record, and that wants to be found.
-    folder.mkdir(parents=True, exist_ok=True)
-    ended = play(setup, folder, speed, screen, resumed, reread)
+    with copied_to(tiled) as copy:
+        folder.mkdir(parents=True, exist_ok=True)
+        ended = play(setup, folder, speed, screen, resumed, reread, copy)
     summary = write_records(setup, ended, folder)
     summary["folder"] = str(folder)
     if ended.problem is not None:
@@ -224,11 +229,12 @@ def play(
     screen: Console | None,
     resumed: Path | None = None,
     reread: bool = False,
+    copy: Copy | None = None,
 ) -> Ended:
     """Run the plan; whatever happens, the records of the run are in ``folder`` afterwards."""
     camera, goniometer = connect(setup.world.twin, realtime_factor=speed)
     plan = plan_of(setup, camera, goniometer, resumed, reread)
-    return carry_out(plan, setup.task, goniometer, folder, screen)
+    return carry_out(plan, setup.task, goniometer, folder, screen, copy=copy)
 
 
 def carry_out(
@@ -238,6 +244,7 @@ def carry_out(
     folder: Path,
     screen: Console | None,
     ready: Callable[[RunEngine], None] = lambda engine: None,
+    copy: Copy | None = None,
 ) -> Ended:
     """Run a plan of alignment on any devices, watched and recorded; ``ready`` is called before it, to connect them."""
     for name in (
@@ -246,7 +253,7 @@ def carry_out(
     ):  # what goes wrong is told once, in one line, and is in the records
         logging.getLogger(name).addHandler(logging.NullHandler())
     recorder = LocalRecorder(folder, task.instrument)
-    consumers: list[Any] = [recorder]
+    consumers: list[Any] = [recorder, *([] if copy is None else [copy])]
     if screen is not None:
         consumers.append(LiveTable(screen, task.crystal, task.instrument, task.target))
     began = time.monotonic()
@@ -270,12 +277,12 @@ def carry_out(
         problem = error
     plan.close()  # where it never ran, so that nobody waits for it
     flatten(folder, recorder.path)
-    wall = time.monotonic() - began
+    wall, also = time.monotonic() - began, {} if copy is None else copy.files(folder)
     if result is not None:
-        return Ended(result.outcome, result.reason, result, None, wall)
+        return Ended(result.outcome, result.reason, result, None, wall, also)
     if aborted:
-        return Ended("aborted", "Interrupted by Ctrl-C; the motors were stopped.", None, None, wall)
-    return Ended("failed", str(problem), None, problem, wall)
+        return Ended("aborted", "Interrupted by Ctrl-C; the motors were stopped.", None, None, wall, also)
+    return Ended("failed", str(problem), None, problem, wall, also)
 
 
 def flatten(folder: Path, records: Path | None) -> None:

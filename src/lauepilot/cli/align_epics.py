@@ -17,6 +17,7 @@ from lauepilot.cli.align_report import axes_of, draw_frame, step_record, ub_of_r
 from lauepilot.cli.live import show_end
 from lauepilot.cli.output import Exit, UserError, print_json, run_folder, write_json
 from lauepilot.cli.tables import console
+from lauepilot.cli.tiled import Copy, copied_to
 from lauepilot.hardware.devices.config import (
     DevicesError,
     Library,
@@ -96,6 +97,7 @@ def align_on_pvs(
     target: str,
     out: Path | None,
     as_json: bool,
+    tiled: str | None = None,
 ) -> int:
     """Play, record and report; the exit code."""
     setup = prepare_pvs(
@@ -109,8 +111,9 @@ def align_on_pvs(
             f"target {target}",
             markup=True,
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    ended = play_on_pvs(setup, folder, screen)
+    with copied_to(tiled) as copy:
+        folder.mkdir(parents=True, exist_ok=True)
+        ended = play_on_pvs(setup, folder, screen, copy)
     summary = _written(setup, ended, folder)
     if ended.problem is not None:
         if screen is not None:
@@ -129,7 +132,9 @@ def align_on_pvs(
     return codes[ended.outcome]
 
 
-def play_on_pvs(setup: PVSetup, folder: Path, screen: Console | None) -> Ended:
+def play_on_pvs(
+    setup: PVSetup, folder: Path, screen: Console | None, copy: Copy | None = None
+) -> Ended:
     """Connect and run the plan; whatever happens, the records of the run are in ``folder`` afterwards."""
     task = setup.task
     plan = align_crystal(
@@ -141,7 +146,7 @@ def play_on_pvs(setup: PVSetup, folder: Path, screen: Console | None) -> Ended:
     def ready(engine: RunEngine) -> None:
         wait_connected(setup.camera, setup.goniometer, loop=engine.loop)
 
-    return carry_out(plan, task, setup.goniometer, folder, screen, ready)
+    return carry_out(plan, task, setup.goniometer, folder, screen, ready, copy)
 
 
 def _written(setup: PVSetup, ended: Ended, folder: Path) -> dict[str, Any]:
@@ -161,6 +166,7 @@ def _written(setup: PVSetup, ended: Ended, folder: Path) -> dict[str, Any]:
     for name in ("documents.jsonl", "documents.jsonl.part", "run.json"):
         if (folder / name).is_file():
             files.setdefault("documents" if "documents" in name else "run", name)
+    files |= ended.also
     summary = summarise_pvs(setup, ended, files)
     write_json(folder / "summary.json", summary)
     return {**summary, "folder": str(folder)}

@@ -62,6 +62,7 @@ def write_records(setup: Setup, ended: Ended, folder: Path) -> dict[str, Any]:
     for name in ("documents.jsonl", "documents.jsonl.part", "run.json"):
         if (folder / name).is_file():
             files.setdefault("documents" if "documents" in name else "run", name)
+    files |= ended.also
     summary = summarise(setup, ended, files)
     write_json(folder / "summary.json", summary)
     return summary

@@ -17,6 +17,8 @@ from lauepilot.cli.options import (
     JsonOption,
     PrefixOption,
     SeedOption,
+    TiledOption,
+    WithTiled,
 )
 from lauepilot.cli.output import EXIT_HELP, Exit, UserError, guarded, print_json, whole_file
 
@@ -64,7 +66,7 @@ def _generator(seed: int | None) -> tuple[int, np.random.Generator]:
     return number, numpy.random.default_rng(number)
 
 
-@app.command(epilog=EXIT_HELP)
+@app.command(cls=WithTiled, epilog=EXIT_HELP)
 @guarded
 def align(
     crystal: CrystalOption = "si",
@@ -92,6 +94,7 @@ def align(
     reread: Annotated[
         bool, typer.Option("--reread", help="With --resume: look anew from where the axes stand now.")
     ] = False,
+    tiled: TiledOption = None,
     json_output: JsonOption = False,
 ) -> int:
     """Align a crystal that a simulated instrument holds at a random orientation, or one on motors of EPICS.
@@ -102,19 +105,19 @@ def align(
     if resume is not None:
         from lauepilot.cli.resume import run_resume
 
-        return run_resume(folder=resume, speed=speed, out=out, as_json=json_output, reread=reread)
+        return run_resume(folder=resume, speed=speed, out=out, as_json=json_output, reread=reread, tiled=tiled)
     if epics is not None or devices is not None:
         from lauepilot.cli.epics import run_align_epics
 
         return run_align_epics(
             prefix=epics, devices=devices, use_async=use_async, crystal=crystal, instrument=instrument,
-            target=target, out=out, as_json=json_output,
+            target=target, out=out, as_json=json_output, tiled=tiled,
         )  # fmt: skip
     from lauepilot.cli.align import run_align
 
     return run_align(
         crystal=crystal, instrument=instrument, target=target, seed=seed, agent=agent, faults=faults,
-        speed=speed, out=out, as_json=json_output,
+        speed=speed, out=out, as_json=json_output, tiled=tiled,
     )  # fmt: skip
 
 

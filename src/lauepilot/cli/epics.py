@@ -31,6 +31,7 @@ def run_align_epics(
     target: str,
     out: Path | None,
     as_json: bool,
+    tiled: str | None = None,
 ) -> int:
     """Align a crystal on process variables with the plan and the agent that run in process; the exit code.
 
@@ -42,7 +43,7 @@ def run_align_epics(
         YAML file of devices (`lauepilot.hardware.devices.config`), which also names the instrument.
     use_async
         By way of ophyd-async instead of ophyd; with ``devices`` the file says.
-    crystal, instrument, target, out, as_json
+    crystal, instrument, target, out, as_json, tiled
         As of ``lauepilot align``.
     """
     loopback_unless_told(os.environ)
@@ -51,5 +52,5 @@ def run_align_epics(
 
     return align_on_pvs(
         prefix=prefix, devices=devices, library="ophyd-async" if use_async else "ophyd", crystal=crystal,
-        instrument=instrument, target=target, out=out, as_json=as_json,
+        instrument=instrument, target=target, out=out, as_json=as_json, tiled=tiled,
     )  # fmt: skip

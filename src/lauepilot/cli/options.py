@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from lauepilot.cli.output import RUNS
 
 TARGET_HELP = (
     "What goes where: '[0 0 1] beam' puts a zone axis along the beam, '(1 1 0) up' a plane's normal up; a second one after "
@@ -36,3 +40,38 @@ PrefixOption = Annotated[
 DevicesOption = Annotated[
     Path | None, typer.Option(help="YAML file of one's own process variables (docs: own-devices).")
 ]
+
+#: Folder of the embedded Tiled catalogue, where ``--tiled`` names no other.
+CATALOGUE = str(RUNS / "catalogue")
+
+TiledOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[WHERE]",
+        help=f"Record in Tiled too: folder of an embedded catalogue ({CATALOGUE} if none is named), or a server's URL.",
+    ),
+]
+
+
+class WithTiled(TyperCommand):
+    """A command whose ``--tiled`` may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As usual, with the usual catalogue named."""
+        return super().parse_args(ctx, with_value(args, "--tiled", CATALOGUE))
+
+
+def with_value(arguments: Sequence[str], option: str, usual: str) -> list[str]:
+    """The arguments of a command, with the usual value after an option that stands there without any.
+
+    >>> with_value(["--tiled", "--seed", "1"], "--tiled", "there")
+    ['--tiled', 'there', '--seed', '1']
+    >>> with_value(["--tiled", "here"], "--tiled", "there")
+    ['--tiled', 'here']
+    """
+    found: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        found.append(argument)
+        if argument == option and following.startswith("-"):
+            found.append(usual)
+    return found

@@ -32,14 +32,22 @@ def plan_of(setup: Setup, camera: Any, goniometer: Any, resumed: Path | None, re
     )  # fmt: skip
 
 
-def run_resume(*, folder: Path, speed: float, out: Path | None, as_json: bool, reread: bool = False) -> int:
+def run_resume(
+    *,
+    folder: Path,
+    speed: float,
+    out: Path | None,
+    as_json: bool,
+    reread: bool = False,
+    tiled: str | None = None,
+) -> int:
     """Go on with a killed ``lauepilot align``; the exit code.
 
     Parameters
     ----------
     folder
         Of the run, or one above it: then its newest run.
-    speed, out, as_json
+    speed, out, as_json, tiled
         As for a new run; the records go into a folder of their own.
     reread
         Look anew from where the axes stand, instead of from where they were.
@@ -70,4 +78,4 @@ def run_resume(*, folder: Path, speed: float, out: Path | None, as_json: bool, r
     retrace(setup.world.twin, path)
     if screen is not None:
         screen.print(f"going on with {path}", markup=False, soft_wrap=True)
-    return finish(setup, final, screen, speed=speed, as_json=as_json, resumed=path, reread=reread)
+    return finish(setup, final, screen, speed=speed, as_json=as_json, resumed=path, reread=reread, tiled=tiled)

@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.envs.batch_frames import expose
-from lauepilot.envs.batch_state import (
+from lauepilot.envs.align.frames import expose
+from lauepilot.envs.align.hint import chain, changes_to_target, least_miss, times
+from lauepilot.envs.align.state import (
     CONFIDENCE,
     EXPECTED,
     FOUND,
@@ -24,7 +25,6 @@ from lauepilot.envs.batch_state import (
     move,
     true_miss,
 )
-from lauepilot.envs.hint import chain, changes_to_target, least_miss, times
 from lauepilot.simulator.conventions import FloatArray
 
 

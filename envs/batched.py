@@ -1,63 +1,74 @@
-"""``lauepilot/LaueAlign-v0`` as a natively batched Gymnasium `VectorEnv`: ``gymnasium.make_vec``."""
+"""What a natively batched game offers, and its form for Gymnasium; `lauepilot.agents.vecenv` has that for SB3."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
-
-from lauepilot.envs.align import align_task, named_faults
-from lauepilot.envs.batch import BatchAlign
-from lauepilot.envs.coding import Float32Array, ObservationKind
-from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.faults import Faults
-from lauepilot.simulator.instrument import Instrument
-from lauepilot.simulator.target import Target
+from numpy.typing import ArrayLike, NDArray
 
 Arrays = dict[str, NDArray[Any]]
+Flags = NDArray[np.bool_]
 
 
-class LaueAlignVectorEnv(VectorEnv[Arrays, Float32Array, NDArray[Any]]):
-    """Many games at once; the data sheet is that of `LaueAlignEnv`, with the quicker frames of `lauepilot.envs.batch`.
+class Batch(Protocol):
+    """Many games at a time, without opinion on when to start again.
+
+    Attributes
+    ----------
+    n
+        Games.
+    action_space, observation_space
+        Of one game.
+    """
+
+    n: int
+    action_space: spaces.Space[Any]
+    observation_space: spaces.Dict
+
+    def seed(self, rng: np.random.Generator) -> None:
+        """Give each game random numbers of its own."""
+
+    def reset(self, which: ArrayLike | None = None) -> None:
+        """Start the games of a mask (n,) anew, or all."""
+
+    def step(self, actions: ArrayLike, skip: Flags | None = None) -> tuple[NDArray[np.float32], Flags, Flags]:
+        """One action of each game but those to ``skip``: rewards, terminated, truncated, each (n,)."""
+
+    def observations(self) -> Arrays:
+        """All observations now; copies."""
+
+    def ended(self, i: int) -> dict[str, Any]:
+        """What a referee says of game ``i`` at its end."""
+
+
+class BatchVectorEnv(VectorEnv[Arrays, NDArray[Any], NDArray[Any]]):
+    """A batch as a Gymnasium `VectorEnv`.
 
     A game that ended starts again at the *next* step (Gymnasium's ``AutoresetMode.NEXT_STEP``): that step's action
     is not used, its reward is 0, its observation the first of the new game. At the end of a game ``infos["truth"]``
     holds outcome and figures.
-
-    Parameters are those of `LaueAlignEnv`, and ``num_envs``.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012  (Gymnasium's form)
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        crystal: str | Path | Crystal = "si",
-        instrument: str | Path | Instrument = "lab",
-        target: Target | None = None,
-        faults: str | Faults = "default",
-        observation: ObservationKind = "spots",
-        tolerance_deg: float = 0.1,
-        max_steps: int = 50,
-    ) -> None:
-        self.task = align_task(crystal, instrument, target, tolerance_deg, max_steps)
-        self.batch = BatchAlign(num_envs, self.task, named_faults(faults), observation)
-        self.num_envs = num_envs
-        self.single_action_space = self.batch.coder.action_space()
-        self.single_observation_space = self.batch.coder.observation_space()
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._over = np.zeros(num_envs, dtype=bool)
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.num_envs = batch.n
+        self.single_action_space = batch.action_space
+        self.single_observation_space = batch.observation_space
+        self.action_space = batch_space(batch.action_space, batch.n)
+        self.observation_space = batch_space(batch.observation_space, batch.n)
+        self._over = np.zeros(batch.n, dtype=bool)
         self._seeded = False
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Arrays, dict[str, Any]]:
-        """Mount crystals in all games (or in those of ``options["reset_mask"]``)."""
+        """Start all games (or those of ``options["reset_mask"]``)."""
         if isinstance(seed, list):
             seed = int(np.random.SeedSequence([0 if s is None else s for s in seed]).generate_state(1)[0])
         super().reset(seed=seed)
@@ -71,7 +82,7 @@ class LaueAlignVectorEnv(VectorEnv[Arrays, Float32Array, NDArray[Any]]):
         return self.batch.observations(), {}
 
     def step(
-        self, actions: Float32Array
+        self, actions: NDArray[Any]
     ) -> tuple[Arrays, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """One step of all games."""
         again = self._over.copy()

@@ -8,7 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.envs.batch_state import (
+from lauepilot.envs.align.coding import image_bytes
+from lauepilot.envs.align.hint import chain, times
+from lauepilot.envs.align.state import (
     CONFIDENCE,
     EXPECTED,
     FOUND,
@@ -24,8 +26,6 @@ from lauepilot.envs.batch_state import (
     small_turn,
     true_u,
 )
-from lauepilot.envs.coding import image_bytes
-from lauepilot.envs.hint import chain, times
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.image import add_spot
 from lauepilot.simulator.kernels import PackedDetector, trace_pattern

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.envs.hint import pack_axes, pack_target, suggested_changes
+from lauepilot.envs.align.hint import pack_axes, pack_target, suggested_changes
 from lauepilot.perception.observation import Decision, Declare, Expose, GiveUp, Move, Observation
 from lauepilot.perception.task import Task
 from lauepilot.simulator.conventions import FloatArray
@@ -100,7 +100,7 @@ class Coder:
         return spaces.Box(-1.0, 1.0, (2 + self.n_axes,), np.float32)
 
     def observation_space(self) -> spaces.Dict:
-        """See the data sheet of `lauepilot.envs.align.LaueAlignEnv`."""
+        """See the data sheet of `lauepilot.envs.align.env.LaueAlignEnv`."""
         k = self.n_axes
         parts: dict[str, spaces.Space[Any]] = {
             "axes": spaces.Box(-1.0, 1.0, (k,), np.float32),

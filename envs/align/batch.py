@@ -1,6 +1,6 @@
 """Many games of ``lauepilot/LaueAlign-v0`` at a time, in compiled loops: for training.
 
-Same spaces, actions, rules and kinematics as `lauepilot.envs.align.LaueAlignEnv`; frames are quicker:
+Same spaces, actions, rules and kinematics as `lauepilot.envs.align.env.LaueAlignEnv`; frames are quicker:
 
 - Spots come from the forward model (ray table, structure factors, spectrum, pose faults) with counting noise, a
   detection limit and noisy centroids, measured to be those of `Observer` on full frames; spots that overlap are not
@@ -21,9 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.envs.batch_kernels import OUTCOMES, advance_all, mount_some
-from lauepilot.envs.batch_state import FRAMES, HAS_BELIEF, STEPS, Games, Stage, empty_games, true_miss
-from lauepilot.envs.coding import BELIEF, EXPOSURE_RANGE, IMAGE, SPOTS, Coder, Float32Array, ObservationKind
+from lauepilot.envs.align.coding import (
+    BELIEF,
+    EXPOSURE_RANGE,
+    IMAGE,
+    SPOTS,
+    Coder,
+    Float32Array,
+    ObservationKind,
+)
+from lauepilot.envs.align.kernels import OUTCOMES, advance_all, mount_some
+from lauepilot.envs.align.state import FRAMES, HAS_BELIEF, STEPS, Games, Stage, empty_games, true_miss
 from lauepilot.envs.tasks import Align
 from lauepilot.perception.indexing.sphere import on_sphere
 from lauepilot.perception.observation import SpotList
@@ -137,6 +145,8 @@ class BatchAlign:
         self.n = n
         self.task = task
         self.coder = Coder(task, observation)
+        self.action_space = self.coder.action_space()
+        self.observation_space = self.coder.observation_space()
         k = self.coder.n_axes
         self._stage = stage(task, faults, self.coder)
         self._games: Games = empty_games(n, k, SPOTS, IMAGE)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.envs.hint import PackedAxes, PackedTarget, chain, least_miss, times
+from lauepilot.envs.align.hint import PackedAxes, PackedTarget, chain, least_miss, times
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.kernels import PackedDetector
 from lauepilot.simulator.poisson import WORDS, poisson, uniform

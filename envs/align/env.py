@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from lauepilot.envs.coding import IMAGE, Coder, Float32Array, ObservationKind
+from lauepilot.envs.align.coding import IMAGE, Coder, Float32Array, ObservationKind
 from lauepilot.envs.loop import Loop, Turn
 from lauepilot.envs.play import build_loop
 from lauepilot.envs.seen import Seen
@@ -73,7 +73,7 @@ class LaueAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
     A crystal of unknown orientation is mounted on an instrument with unknown faults (detector put back by hand,
     misdirected axes, play). One step is one decision: move the axes, expose a frame, declare, or give up. Frames
     are full ones of `Twin`, spots and belief those of `Observer`, the same code as at the instrument. For training
-    by millions of steps see `lauepilot.envs.batch`.
+    by millions of steps see `lauepilot.envs.align.batch`.
 
     Action space
     ------------
