@@ -25,7 +25,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 
 from lauepilot.hardware.errors import HardwareError, InterlockError, blamed
-from lauepilot.hardware.interlock import Collisions, Interlock
+from lauepilot.hardware.interlock import Collisions, Interlock, checked_move
 from lauepilot.hardware.metadata import plain
 from lauepilot.hardware.plans.align import usual_observer
 from lauepilot.hardware.plans.settle import Plan, settle
@@ -291,7 +291,7 @@ def acquire(
             yield from bps.abs_set(camera.exposure_s, seconds, wait=True)
             yield from bps.trigger_and_read([camera, goniometer])
         else:
-            yield from bps.mv(goniometer, goal)
+            yield from checked_move(goniometer, goal, Interlock.of(camera.instrument, math.inf))
             goniometer.check_readback(goal)
 
     def at_rest() -> Plan:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.utils import Msg
+from ophyd.status import Status
 
 from lauepilot.hardware.errors import InterlockError
 from lauepilot.hardware.plans.settle import Plan
@@ -203,6 +205,47 @@ class Interlock:
                 )
 
 
+class Gate:
+    """What a plan passes before each of its moves: the interlock's look at it, as a message of its own.
+
+    After a pause Bluesky says the messages since the last checkpoint again, and asks nobody: what was looked at before the
+    pause is then not so any more, since the axes stopped half-way, and people moved them. A look that is a message is said
+    again too, before the move.
+    """
+
+    name = "interlock"
+    parent = None
+
+    def __init__(self, goniometer: Any, interlock: Interlock) -> None:
+        self.goniometer, self.interlock = goniometer, interlock
+
+    def set(self, goal: Mapping[str, float]) -> Status:
+        """Done, if the move of the named axes from where they are now is allowed.
+
+        Raises
+        ------
+        InterlockError
+            If it is not.
+        """
+        self.interlock.check_path(self.goniometer.position, goal)
+        status = Status()
+        status.set_finished()
+        return status
+
+
+def checked_move(goniometer: Any, goal: Mapping[str, float], interlock: Interlock) -> Plan:
+    """``bps.mv`` of the named axes, looked at before; and again, if it is said again after a pause.
+
+    Raises
+    ------
+    InterlockError
+        Into the plan, if the goal or the way to it from where the axes are is not allowed.
+    """
+    frozen = _numbers(goal, "A plan")
+    yield from bps.abs_set(Gate(goniometer, interlock), dict(frozen))
+    yield from bps.mv(goniometer, frozen)
+
+
 def guarded(plan: Plan, goniometer: Any, interlock: Interlock) -> Plan:
     """Any plan, each of whose moves of the goniometer or of one of its axes is checked before it begins.
 
@@ -215,27 +258,34 @@ def guarded(plan: Plan, goniometer: Any, interlock: Interlock) -> Plan:
         Into the plan, at the move that is refused.
     """
     axes = {id(getattr(goniometer, name)): name for name in interlock.goniometer.names}
+    gate = Gate(goniometer, interlock)
     underway: dict[str, float] = {}
+    checked: Msg | None = None
 
-    def look(message: Msg) -> Msg:
+    def with_look(message: Msg, frozen: dict[str, float]) -> Plan:
+        # Axes that were started before and have not arrived are part of the path.
+        yield from bps.abs_set(gate, {**underway, **frozen})
+        underway.update(frozen)
+        return (yield message)
+
+    def look(message: Msg) -> tuple[Plan | None, None]:
+        nonlocal checked
         if message.command == "wait":
             underway.clear()
-        if message.command == "set":
-            if message.obj is goniometer:
-                goal = message.args[0]
-            elif id(message.obj) in axes:
-                goal = {axes[id(message.obj)]: message.args[0]}
-            else:
-                return message
-            frozen = _numbers(goal, "A plan")
-            # Axes that were started before and have not arrived are part of the path.
-            interlock.check_path(goniometer.position, {**underway, **frozen})
-            underway.update(frozen)
-            only = frozen if message.obj is goniometer else next(iter(frozen.values()))
-            return message._replace(args=(only, *message.args[1:]))
-        return message
+        if message.command != "set" or message is checked:
+            return None, None
+        if message.obj is goniometer:
+            frozen = _numbers(message.args[0], "A plan")
+            asked: Any = frozen
+        elif id(message.obj) in axes:
+            frozen = _numbers({axes[id(message.obj)]: message.args[0]}, "A plan")
+            asked = next(iter(frozen.values()))
+        else:
+            return None, None
+        checked = message._replace(args=(asked, *message.args[1:]))
+        return with_look(checked, frozen), None
 
-    return (yield from bpp.msg_mutator(plan, look))  # type: ignore[no-untyped-call]
+    return (yield from bpp.plan_mutator(plan, look))  # type: ignore[no-untyped-call]
 
 
 def _numbers(positions: object, who: str) -> dict[str, float]:

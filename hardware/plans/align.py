@@ -23,7 +23,7 @@ from bluesky.utils import FailedStatus
 
 from lauepilot.hardware.decisions import DecisionLog
 from lauepilot.hardware.errors import HardwareError, InterlockError, blamed
-from lauepilot.hardware.interlock import Collisions, Interlock
+from lauepilot.hardware.interlock import Collisions, Interlock, checked_move
 from lauepilot.hardware.metadata import merged, run_metadata
 from lauepilot.hardware.plans.settle import Plan, close_run, ready, settle
 from lauepilot.hardware.protocols import Agent, Camera, Goniometer, Observer, Task
@@ -272,6 +272,9 @@ class _Loop:
             except FrameError as error:
                 end = _End("gave_up", f"The last frame cannot be used. {error}")
                 break
+            except InterlockError as error:  # after a pause: axes and regions are not as they were
+                end = _End("refused", str(error))
+                break
         if end is None:
             end = _End(
                 "gave_up", f"Not declared after {self.task.max_steps} steps, which is all that was allowed."
@@ -330,7 +333,7 @@ class _Loop:
         yield from ready(self.goniometer, self.camera)
         if isinstance(decision, Move):
             wanted = {name: float(value) for name, value in decision.axes.items()}
-            yield from bps.mv(self.goniometer, wanted)
+            yield from checked_move(self.goniometer, wanted, self.interlock)
             self.goniometer.check_readback(wanted, self.tolerance)
             return self.observer.moved(observation, self.goniometer.position, clock_s=self.clock_s)
         if isinstance(decision, Expose):

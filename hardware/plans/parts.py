@@ -14,7 +14,7 @@ from ophyd import Component, Device, Kind
 
 from lauepilot.hardware.devices.parts import Value
 from lauepilot.hardware.errors import HardwareError
-from lauepilot.hardware.interlock import Collisions, Interlock
+from lauepilot.hardware.interlock import Collisions, Interlock, checked_move
 from lauepilot.hardware.metadata import plain
 from lauepilot.hardware.plans.settle import Plan, settle
 from lauepilot.hardware.protocols import Camera, Goniometer
@@ -86,8 +86,7 @@ def move_to(
         If an axis did not arrive.
     """
     goal = {name: float(value) for name, value in wanted.items()}
-    interlock.check_path(goniometer.position, goal)
-    yield from bps.mv(goniometer, goal)
+    yield from checked_move(goniometer, goal, interlock)
     goniometer.check_readback(goal, tolerance)
 
 
