@@ -15,19 +15,19 @@ Flags = NDArray[np.bool_]
 
 
 class Batch(Protocol):
-    """Many games at a time, without opinion on when to start again.
+    """Many games at a time, without opinion on when to start again."""
 
-    Attributes
-    ----------
-    n
-        Games.
-    action_space, observation_space
-        Of one game.
-    """
+    @property
+    def n(self) -> int:
+        """Games."""
 
-    n: int
-    action_space: spaces.Space[Any]
-    observation_space: spaces.Dict
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """Of one game."""
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """Of one game."""
 
     def seed(self, rng: np.random.Generator) -> None:
         """Give each game random numbers of its own."""

@@ -28,7 +28,7 @@ LIMITED = ("kyanite", Target(Alignment("uvw", (0, 0, 1), (0, 0, 1)), Alignment("
 LIMITED_SAID = "[0 0 1] beam, (1 0 0) up"
 #: What the figures of speed step through (`lauepilot.envs.align.batch` says the rest).
 BATCHED = (
-    "lauepilot/LaueAlign-v0, batched (lauepilot.envs.align.batch): no full frame is rendered or indexed; belief is the truth "
+    "lauepilot/LaueAlign-v0, batched (envs.align.batch): no full frame is rendered or indexed; belief is the truth "
     "plus a modelled error"
 )
 
