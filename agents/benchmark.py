@@ -16,7 +16,7 @@ from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.envs.align.env import align_task, shared_observer
 from lauepilot.envs.play import Agent, EpisodeResult, build_loop, play
 from lauepilot.envs.world import World
-from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.faults import named_faults
 from lauepilot.simulator.target import Target
 
 #: Players by name; each is made with the world and a generator.
@@ -25,8 +25,6 @@ PLAYERS: dict[str, Callable[[World, np.random.Generator], Agent]] = {
     "random": lambda world, rng: Random(rng),
     "oracle": lambda world, rng: Oracle(world),
 }
-
-FAULTS: dict[str, Callable[[], Faults]] = {"default": Faults, "none": Faults.none, "harsh": Faults.harsh}
 
 
 #: What `lauepilot.simulator.reach.OutOfReachError` says, and players that give up because of it repeat.
@@ -150,8 +148,7 @@ def play_many(
     """
     if make is None and player not in PLAYERS:
         raise ValueError(f"No player {player!r}; there are {', '.join(PLAYERS)}, or give make=.")
-    if faults not in FAULTS:
-        raise ValueError(f"No faults {faults!r}; there are {', '.join(FAULTS)}.")
+    named_faults(faults)
     if games < 1 or processes < 1:
         raise ValueError(f"games and processes must be at least 1; {games} and {processes} came.")
     run = partial(_some, player, crystal, instrument, faults, target, seed, tolerance_deg, make)
@@ -181,7 +178,7 @@ def _some(
 ) -> list[EpisodeResult]:
     task = align_task(crystal, instrument, target, tolerance_deg, 50)
     eyes = shared_observer(task.crystal, task.instrument)
-    loop = build_loop(task, FAULTS[faults](), np.random.default_rng(seed), eyes)
+    loop = build_loop(task, named_faults(faults), np.random.default_rng(seed), eyes)
     world = loop.world
     if not isinstance(world, World):
         raise TypeError("build_loop made a loop without a World.")

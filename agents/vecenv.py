@@ -11,9 +11,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 
 from lauepilot.envs.align.batch import BatchAlign
 from lauepilot.envs.align.coding import ObservationKind
-from lauepilot.envs.align.env import align_task, named_faults
+from lauepilot.envs.align.env import align_task
 from lauepilot.envs.batched import Batch
-from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.faults import Faults, named_faults
 
 
 class BatchVecEnv(VecEnv):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.goniometer import Axis
 from lauepilot.simulator.instrument import Instrument
+from lauepilot.simulator.laue import RayTable
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,16 @@ class Faults:
         Scattering power over that of the perfect description, and the standard deviation of its logarithm.
     mosaic_deg
         Full width at half maximum of the crystal's mosaic; None takes the instrument's usual one.
+    power_spread
+        Ratio of the largest to the least power that occurs, evenly spread in logarithm about ``power_factor``.
+    background_factor, background_spread
+        The same of the background, over that of the description.
+    factor_sigma
+        Standard deviation of the logarithm of each ray's intensity over the calculated one.
+    missing_fraction
+        Share of the crystal's rays that are not there.
+    stray_fraction
+        So many rays, over the crystal's own, at random directions in the holder: glue, dirt, splinters.
     """
 
     centre_mm: float = 0.3
@@ -60,6 +72,12 @@ class Faults:
     power_factor: float = 1.0
     power_sigma: float = 0.0
     mosaic_deg: float | None = None
+    power_spread: float = 1.0
+    background_factor: float = 1.0
+    background_spread: float = 1.0
+    factor_sigma: float = 0.0
+    missing_fraction: float = 0.0
+    stray_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what is negative, not finite, or a share above one."""
@@ -71,6 +89,16 @@ class Faults:
             if not (math.isfinite(value) and value >= 0.0 and (not share or value <= 1.0)):
                 allowed = "between 0 and 1" if share else "a finite number that is not negative"
                 raise ValueError(f"Faults: {item.name} must be {allowed}; {value} came.")
+            if item.name.endswith("_spread") and value < 1.0:
+                raise ValueError(f"Faults: {item.name} is a ratio of at least 1; {value} came.")
+
+    @classmethod
+    def lab(cls) -> Faults:
+        """A usual laboratory with crystals of any strength: power over a factor of 100, background of 10."""
+        return cls(
+            power_factor=0.1, power_spread=100.0, background_factor=math.sqrt(10.0), background_spread=10.0,
+            factor_sigma=0.3, missing_fraction=0.02, stray_fraction=0.02,
+        )  # fmt: skip
 
     @classmethod
     def none(cls) -> Faults:
@@ -83,7 +111,9 @@ class Faults:
         return cls(
             centre_mm=1.0, distance_mm=1.0, tilt_deg=0.8, axis_misdirection_deg=0.3, axis_zero_deg=0.2,
             sphere_of_confusion_mm=0.1, backlash=3.0, second_grain_fraction=0.25, second_grain_deg=3.0,
-            shaded_fraction=0.25, power_factor=0.5, power_sigma=0.5, mosaic_deg=0.4,
+            shaded_fraction=0.25, power_factor=0.1, power_spread=100.0, mosaic_deg=0.4,
+            background_factor=math.sqrt(10.0), background_spread=10.0,
+            factor_sigma=0.5, missing_fraction=0.1, stray_fraction=0.1,
         )  # fmt: skip
 
     def draw(self, instrument: Instrument, rng: np.random.Generator) -> DrawnFaults:
@@ -123,8 +153,13 @@ class Faults:
             transmission=_shade(detector.shape, self.shaded_fraction, rng)
             if self.shaded_fraction > 0.0
             else None,
-            power=float(self.power_factor * np.exp(rng.normal() * self.power_sigma)),
+            power=float(self.power_factor * np.exp(rng.normal() * self.power_sigma))
+            * _even(self.power_spread, rng),
             sensor_serial=int(rng.integers(2**31)),
+            background=self.background_factor * _even(self.background_spread, rng),
+            factor_sigma=self.factor_sigma,
+            missing_fraction=self.missing_fraction,
+            stray_fraction=self.stray_fraction,
         )
 
 
@@ -148,6 +183,10 @@ class DrawnFaults:
         Factor on all spots.
     sensor_serial
         Seed of the sensor's fixed pattern.
+    background
+        Factor on the background.
+    factor_sigma, missing_fraction, stray_fraction
+        As in `Faults`: what is wrong with the crystal's rays.
     """
 
     instrument: Instrument
@@ -158,6 +197,62 @@ class DrawnFaults:
     transmission: NDArray[np.float32] | None
     power: float
     sensor_serial: int
+    background: float
+    factor_sigma: float
+    missing_fraction: float
+    stray_fraction: float
+
+    def spoiled(self, table: RayTable, rng: np.random.Generator) -> RayTable:
+        """The rays as they truly are: intensities off, some missing, others that are not the crystal's."""
+        if self.factor_sigma == self.missing_fraction == self.stray_fraction == 0.0:
+            return table
+        n = len(table)
+        factor = np.exp(self.factor_sigma * rng.normal(size=n)) * (
+            rng.uniform(size=n) >= self.missing_fraction
+        )
+        # As bright as rays of the crystal are, each somewhere else: chosen among all, so that bright ones are as rare.
+        stray = np.flatnonzero(rng.uniform(size=n) < self.stray_fraction)
+        direction = rng.normal(size=(len(stray), 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        rows = np.concatenate([np.arange(n), stray])
+        rate = np.concatenate([table.rate * factor[:, None].astype(np.float32), table.rate[stray]])
+        return replace(
+            table,
+            hkl=table.hkl[rows],
+            direction=np.ascontiguousarray(np.concatenate([table.direction, direction])),
+            q_length=table.q_length[rows],
+            rate=np.ascontiguousarray(rate, dtype=np.float32),
+            order=table.order[rows],
+        )
+
+
+#: Levels of difficulty by name.
+LEVELS: Mapping[str, Callable[[], Faults]] = {
+    "none": Faults.none,
+    "default": Faults,
+    "lab": Faults.lab,
+    "harsh": Faults.harsh,
+}
+
+
+def named_faults(faults: str | Faults) -> Faults:
+    """Faults of a level of `LEVELS`; `Faults` pass through.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level.
+    """
+    if isinstance(faults, Faults):
+        return faults
+    if faults not in LEVELS:
+        raise ValueError(f"No faults {faults!r}; there are {', '.join(LEVELS)}, or give a Faults object.")
+    return LEVELS[faults]()
+
+
+def _even(spread: float, rng: np.random.Generator) -> float:
+    """A factor evenly spread in logarithm over a ratio, about one; nothing is drawn for a ratio of one."""
+    return 1.0 if spread == 1.0 else float(spread ** (rng.uniform() - 0.5))
 
 
 def _across(axis: Axis, rng: np.random.Generator) -> FloatArray:

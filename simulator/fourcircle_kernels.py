@@ -160,3 +160,14 @@ def draw_beams(
                 images[f, y, x] += amount * math.exp(
                     -0.5 * (vy * dx * dx - 2.0 * cxy * dx * dy + vx * dy * dy) / det
                 )
+
+
+@njit(cache=True)
+def carry_along(asked: FloatArray, start: FloatArray, play: FloatArray) -> FloatArray:
+    """What is carried (n, 4) while the axes read ``asked`` (n, 4): it stays until a flank of the play takes it along."""
+    carried = np.empty_like(asked)
+    for i in range(len(asked)):
+        for axis in range(asked.shape[1]):
+            before = start[axis] if i == 0 else carried[i - 1, axis]
+            carried[i, axis] = min(max(before, asked[i, axis] - play[axis]), asked[i, axis] + play[axis])
+    return carried

@@ -23,7 +23,10 @@ from lauepilot.simulator.fourcircle import (
     integrated_rates,
     path_bins,
 )
-from lauepilot.simulator.fourcircle_kernels import draw_beams, excited, through_aperture
+from lauepilot.simulator.fourcircle_faults import FourCircleFaults, FourCircleTruth, Mounting, draw_mounting
+from lauepilot.simulator.fourcircle_kernels import carry_along, draw_beams, excited, through_aperture
+
+__all__ = ["DetectorKind", "FourCircleFaults", "FourCircleTruth", "FourCircleTwin", "Sweep"]
 
 DetectorKind = Literal["point", "area"]
 
@@ -31,67 +34,6 @@ DetectorKind = Literal["point", "area"]
 _MARGIN_DEG = 1.5
 #: Angles that are evaluated at once, so that memory stays small.
 _CHUNK = 4000
-
-
-@dataclass(frozen=True)
-class FourCircleFaults:
-    """How far the instrument and crystal stray: standard deviations of what is drawn, but for the mosaic's range.
-
-    Attributes
-    ----------
-    zero_deg
-        Zero of each axis.
-    direction_deg
-        Direction of each axis.
-    detector_mm
-        Place of the detector on its arm, both ways.
-    energy
-        Relative, of the beam's energy.
-    intensity
-        Of the logarithm of each intensity: extinction, absorption, an imperfect model.
-    mosaic_deg
-        Least and largest standard deviation of the mosaic.
-    crystal_mm
-        Size of the crystal (standard deviation of its shape).
-    play
-        Share of the believed backlash that is there.
-    """
-
-    zero_deg: float = 0.03
-    direction_deg: float = 0.01
-    detector_mm: float = 0.05
-    energy: float = 1e-4
-    intensity: float = 0.25
-    mosaic_deg: tuple[float, float] = (0.03, 0.12)
-    crystal_mm: float = 0.1
-    play: float = 1.0
-
-    @classmethod
-    def none(cls) -> FourCircleFaults:
-        """A perfect instrument, and a crystal of 0.05 degrees."""
-        return cls(0.0, 0.0, 0.0, 0.0, 0.0, (0.05, 0.05), 0.1, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class FourCircleTruth:
-    """What only referees know.
-
-    Attributes
-    ----------
-    u
-        Orientation (3, 3) on the holder.
-    zeros_deg, axes
-        (4,) true angle less reading, degrees; (4, 3) directions at zero.
-    detector_shift_mm, energy_kev, mosaic_deg
-        The detector's place on its arm (2,), the beam's energy, the mosaic's standard deviation.
-    """
-
-    u: FloatArray
-    zeros_deg: FloatArray
-    axes: FloatArray
-    detector_shift_mm: FloatArray
-    energy_kev: float
-    mosaic_deg: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,12 +134,18 @@ class FourCircleTwin:
         scale = self._peak_rate * np.sqrt(2.0 * np.pi) * np.deg2rad(0.1)
         self._strength = self._relative * scatter * scale
         self._q = self.hkl @ (orientation @ self.crystal.b).T
+        self._play = 0.5 * f.play * np.array([axis.backlash for axis in believed.motors.axes])
+        self._at = np.zeros(4)
+        self._carried = self._at + rng.uniform(-1.0, 1.0, 4) * self._play
+        # Drawn last, and only if asked for: so the faults of old keep their random numbers.
+        self.mounting: Mounting = draw_mounting(f, rng, believed, self._q)
+        self._strength = self._strength * self.mounting.transmission * self.mounting.power
+        if self.mounting.grain is not None:
+            self._q = np.concatenate([self._q, self._q @ self.mounting.grain.T])
+            self._strength = np.concatenate([self._strength, self._strength * self.mounting.grain_share])
         self._tth_deg = 2.0 * np.rad2deg(
             np.arcsin(np.minimum(np.linalg.norm(self._q, axis=1) / 2.0 / self._k, 1.0))
         )
-        self._at = np.zeros(4)
-        self._play = 0.5 * f.play * np.array([axis.backlash for axis in believed.motors.axes])
-        self._carried = self._at + rng.uniform(-1.0, 1.0, 4) * self._play
         self._clock_s = self._dose_s = 0.0
         self.n_counts = 0
 
@@ -281,10 +229,8 @@ class FourCircleTwin:
         bin_of = np.repeat(np.arange(len(live)), n_sub)
         within = (np.arange(len(bin_of)) - np.repeat(np.cumsum(n_sub) - n_sub, n_sub) + 0.5) / n_sub[bin_of]
         asked = points[bin_of] + within[:, None] * np.diff(points, axis=0)[bin_of]
-        carried = np.empty_like(asked)
-        for i, goal in enumerate(asked):
-            self._carry(goal)
-            carried[i] = self._carried
+        carried = carry_along(asked, self._carried, self._play)
+        self._carried = carried[-1]
         self._carry(points[-1])
         part = live[bin_of] / n_sub[bin_of]
         true = self._true(carried)
@@ -352,7 +298,8 @@ class FourCircleTwin:
         width, height = point.aperture_mm(aperture)
         half = np.array([width, height]) / (2.0 * point.distance_mm)
         shift = self.truth.detector_shift_mm / point.distance_mm
-        rates = np.full(len(angles), point.background_per_s_mm2 * width * height + point.dark_per_s)
+        background = point.background_per_s_mm2 * self.mounting.background
+        rates = np.full(len(angles), background * width * height + point.dark_per_s)
         reach = float(np.rad2deg(np.hypot(*half))) + _MARGIN_DEG
         for start in range(0, len(angles), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -385,6 +332,7 @@ class FourCircleTwin:
         pixels = expected[0].size
         flat = frames.reshape(len(frames), pixels)
         for frame, live in zip(flat, seconds, strict=True):
-            total = self._rng.poisson(self.instrument.area.background_per_s * pixels * live)
+            rate = self.instrument.area.background_per_s * self.mounting.background
+            total = self._rng.poisson(rate * pixels * live)
             np.add.at(frame, self._rng.integers(0, pixels, total), 1)
         return frames

@@ -191,6 +191,7 @@ def expected_image(
     *,
     profile: SpotProfile = DEFAULT_PROFILE,
     transmission: ArrayLike | None = None,
+    background: float = 1.0,
 ) -> NDArray[np.float32]:
     """Photons expected in each pixel (rows, cols) in an exposure.
 
@@ -210,6 +211,8 @@ def expected_image(
         Shape of the spots.
     transmission
         Share (rows, cols) of the photons that reach each pixel, where something shades the sensor.
+    background
+        Factor on the detector's background.
 
     Raises
     ------
@@ -217,7 +220,7 @@ def expected_image(
         If the arrays do not fit each other, or the exposure is not a positive finite number.
     """
     where, rate, spread = _checked(pixels, rates, covariances, seconds)
-    image = background_rate(detector) * np.float32(seconds)
+    image = background_rate(detector) * np.float32(background * seconds)
     add_spots(image, where, rate * seconds, spread, profile.halo, profile.width)
     if detector.blind:
         image *= live_pixels(detector)

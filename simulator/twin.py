@@ -110,6 +110,7 @@ class Twin:
             )
         drawn = self.faults.draw(self.instrument, rng)
         self.truth = Truth(orientation, drawn.instrument, drawn)
+        self._rays = drawn.spoiled(self.table, rng)
         self._positions = self.instrument.goniometer.rest
         self._carried = {
             a.name: self._positions[a.name] + rng.uniform(-0.5, 0.5) * a.backlash
@@ -144,10 +145,11 @@ class Twin:
         angles = {n: p + self.truth.faults.axis_zero_deg.get(n, 0.0) for n, p in self._carried.items()}
         return np.asarray(self.truth.instrument.goniometer.matrix(angles) @ self.truth.u)
 
-    def move(self, positions: Mapping[str, float]) -> dict[str, float]:
+    def move(self, positions: Mapping[str, float], *, seconds: float | None = None) -> dict[str, float]:
         """Move axes by name (degrees, mm), all at once, and return the read-back of all axes.
 
-        The motors go to the nearest multiple of their resolution; what they carry lags by the play of the axis.
+        The motors go to the nearest multiple of their resolution; what they carry lags by the play of the axis. It takes
+        as long as they need at their own speeds, or ``seconds``, for controllers that drive them more slowly.
 
         Raises
         ------
@@ -161,7 +163,7 @@ class Twin:
             axis = goniometer.axis(name)
             steps = round(position / axis.resolution) * axis.resolution
             goal[name] = float(min(max(steps, axis.limits[0]), axis.limits[1]))
-        self._clock_s += goniometer.move_time_s(self._positions, goal)
+        self._clock_s += goniometer.move_time_s(self._positions, goal) if seconds is None else seconds
         moved = False
         for name, position in goal.items():
             moved |= position != self._positions[name]
@@ -225,13 +227,14 @@ class Twin:
             seconds,
             profile=self.profile,
             transmission=faults.transmission,
+            background=faults.background,
         )
 
     def _spots(self, u_lab: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Pixels (n, 2), rates (n,) and covariances (n, 2, 2) of what falls on the true sensor or spills onto it."""
         instrument = self.truth.instrument
         detector = instrument.detector
-        spots = predict_spots(self.table, u_lab, detector, on_sensor=False)
+        spots = predict_spots(self._rays, u_lab, detector, on_sensor=False)
         # Only spots near the sensor cost more: far ones may be thousands of pixels away.
         col, row = spots.pixels[:, 0], spots.pixels[:, 1]
         margin = 0.1 * max(detector.shape)

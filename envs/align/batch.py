@@ -8,8 +8,8 @@ Same spaces, actions, rules and kinematics as `lauepilot.envs.align.env.LaueAlig
 - Images are made directly in 84 x 84 pixels, every pixel a Poisson number.
 - The belief is not an indexer's but the truth with an error of the size that the indexer was measured to make with
   such spots; with few spots it may be false, and says a low confidence.
-- Left out of the faults: the second grain, shading, mosaic, the sphere of confusion, and the sensor's defects. Giving up
-  a target that is out of reach costs as much as any other giving up.
+- Left out of the faults: the second grain, shading, mosaic, the sphere of confusion, the sensor's defects, and
+  what is wrong with the crystal's rays. Giving up a target that is out of reach costs as much as any other giving up.
 
 What is trained here must be judged on the full environment.
 """
@@ -94,6 +94,9 @@ def stage(task: Task, faults: Faults, coder: Coder) -> Stage:
                 faults.axis_zero_deg,
                 faults.power_sigma,
                 faults.power_factor,
+                np.log(faults.power_spread),
+                faults.background_factor,
+                np.log(faults.background_spread),
             ]
         ),
         tables=new_stream(np.random.default_rng(0)).tables,

@@ -20,26 +20,9 @@ from lauepilot.perception.observation import Decision, Observation
 from lauepilot.perception.observer import Observer
 from lauepilot.perception.task import Task
 from lauepilot.simulator.crystal import Crystal, load_crystal
-from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.faults import Faults, named_faults
 from lauepilot.simulator.instrument import Instrument, load_instrument
 from lauepilot.simulator.target import Target
-
-_FAULTS = {"default": Faults, "none": Faults.none, "harsh": Faults.harsh}
-
-
-def named_faults(faults: str | Faults) -> Faults:
-    """Faults by name: ``default``, ``none`` or ``harsh``; `Faults` pass through.
-
-    Raises
-    ------
-    ValueError
-        If there are none of that name.
-    """
-    if isinstance(faults, Faults):
-        return faults
-    if faults not in _FAULTS:
-        raise ValueError(f"No faults {faults!r}; there are {', '.join(_FAULTS)}, or give a Faults object.")
-    return _FAULTS[faults]()
 
 
 def align_task(
@@ -139,7 +122,7 @@ class LaueAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
     target
         None puts the zone [001] along the beam.
     faults
-        ``default``, ``none``, ``harsh`` or `Faults`.
+        ``none``, ``default``, ``lab``, ``harsh`` or `Faults`.
     observation
         ``spots`` or ``image``.
     tolerance_deg

@@ -91,7 +91,7 @@ def expose(
     if want_image:
         for r in range(rows):
             for c in range(cols):
-                image[r, c] = s.coarse_background[r, c] * seconds
+                image[r, c] = s.coarse_background[r, c] * g.background[i] * seconds
     found = 0
     weight = 0.0
     counts = np.empty(CAPACITY)
@@ -110,7 +110,7 @@ def expose(
             )  # fmt: skip
         # A matched filter's noise: the background under 4 pi sigma^2.
         area = 4.0 * math.pi * math.sqrt(max(v_col * v_row - cross * cross, 1e-6))
-        noise2 = s.background[r, c] * seconds * area + s.floor
+        noise2 = s.background[r, c] * g.background[i] * seconds * area + s.floor
         limit = s.detect * math.sqrt(noise2)
         if expected < 0.3 * limit:
             continue

@@ -45,7 +45,8 @@ class Stage(NamedTuple):
         below which a belief's error does not fall.
     spread
         Standard deviations of the faults: detector centre (mm, both ways), distance (mm), tilt (rad), direction of
-        axes (rad), zero of axes (deg), logarithm of the power; then the factor of the power.
+        axes (rad), zero of axes (deg), logarithm of the power; then the factor of the power and logarithm of its ratio,
+        and the same two of the background.
     tables
         Of the Poisson numbers.
     """
@@ -86,6 +87,7 @@ class Games(NamedTuple):
     rotation: FloatArray
     pose: FloatArray
     power: FloatArray
+    background: FloatArray
     position: FloatArray
     carried: FloatArray
     clock: FloatArray
@@ -109,7 +111,7 @@ def empty_games(n: int, k: int, spots: int, image: int) -> Games:
     """State of ``n`` games that have not been mounted."""
     f = np.zeros
     return Games(
-        f(n, np.uint64), np.ones(n, np.uint64), f((n, 3, 3)), f((n, k, 3)), f((n, k)), f((n, 3, 3)), f((n, 3)), f(n),
+        f(n, np.uint64), np.ones(n, np.uint64), f((n, 3, 3)), f((n, k, 3)), f((n, k)), f((n, 3, 3)), f((n, 3)), f(n), f(n),
         f((n, k)), f((n, k)), f(n), f(n), f(n), f((n, 4), np.int64), f((n, 3, 3)), f((n, 4)), f((n, k)),
         f((n, spots, 6), np.float32), f((n, image, image, 1), np.uint8),
     )  # fmt: skip
@@ -171,7 +173,10 @@ def mount(s: Stage, g: Games, i: int) -> None:
     g.pose[i, 0] = s.detector.centre_col + s.spread[0] * draw_normal(g, i) / s.detector.pixel_col_mm
     g.pose[i, 1] = s.detector.centre_row + s.spread[0] * draw_normal(g, i) / s.detector.pixel_row_mm
     g.pose[i, 2] = max(s.detector.distance_mm + s.spread[1] * draw_normal(g, i), 0.5 * s.detector.distance_mm)
-    g.power[i] = s.spread[6] * math.exp(s.spread[5] * draw_normal(g, i))
+    g.power[i] = s.spread[6] * math.exp(
+        s.spread[5] * draw_normal(g, i) + s.spread[7] * (draw_uniform(g, i) - 0.5)
+    )
+    g.background[i] = s.spread[8] * math.exp(s.spread[9] * (draw_uniform(g, i) - 0.5))
     for a in range(g.position.shape[1]):
         d = s.axes.directions[a]
         e = s.spread[3]

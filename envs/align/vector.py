@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lauepilot.envs.align.batch import BatchAlign
 from lauepilot.envs.align.coding import ObservationKind
-from lauepilot.envs.align.env import align_task, named_faults
+from lauepilot.envs.align.env import align_task
 from lauepilot.envs.batched import BatchVectorEnv
 from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.faults import Faults, named_faults
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.target import Target
 

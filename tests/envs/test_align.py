@@ -14,9 +14,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from lauepilot.envs import IDS
 from lauepilot.envs.align.coding import ACTS, LARGEST_CHANGE, act_of, action_of, change_of
-from lauepilot.envs.align.env import LaueAlignEnv, named_faults
+from lauepilot.envs.align.env import LaueAlignEnv
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
-from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.faults import Faults, named_faults
 
 KINDS = [(name, kind) for name in IDS for kind in ("spots", "image")]
 
@@ -134,7 +134,7 @@ def test_actions_and_decisions_are_inverse():
 
 
 def test_wrong_arguments_say_what_is_allowed():
-    with pytest.raises(ValueError, match="default, none, harsh"):
+    with pytest.raises(ValueError, match="none, default, lab, harsh"):
         named_faults("some")
     with pytest.raises(ValueError, match=r"spots.*image"):
         LaueAlignEnv(observation="sound")

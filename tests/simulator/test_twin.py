@@ -239,3 +239,53 @@ def test_a_twin_is_cheap(lab: Instrument) -> None:
     for seed in range(20):
         a_twin(lab, seed=seed, table=first.table)
     assert (time.process_time() - start) / 20 < 5e-3
+
+
+def test_strength_and_background_spread_evenly(lab):
+    faults = replace(
+        Faults.none(), power_factor=0.1, power_spread=100.0, background_factor=2.0, background_spread=4.0
+    )
+    drawn = [faults.draw(lab, np.random.default_rng(seed)) for seed in range(400)]
+    for values, low, high in (
+        ([d.power for d in drawn], 0.01, 1.0),
+        ([d.background for d in drawn], 1.0, 4.0),
+    ):
+        where = np.log(np.array(values) / low) / np.log(high / low)
+        assert 0.0 <= where.min() < 0.02
+        assert 0.98 < where.max() <= 1.0
+        assert abs(where.mean() - 0.5) < 4.0 / np.sqrt(12.0 * 400)
+
+
+def test_background_factor_scales_the_background_alone(lab):
+    plain = a_twin(lab, Faults.none(), seed=1)
+    bright = a_twin(lab, replace(Faults.none(), background_factor=3.0), seed=1)
+    more = bright.expected(10.0) - plain.expected(10.0)
+    live = lab.detector.mask()
+    assert np.allclose(more[live], 20.0 * background_rate(lab.detector)[live], rtol=1e-3, atol=1e-3)
+
+
+def test_rays_that_are_missing_stray_or_off(lab):
+    plain = a_twin(lab, Faults.none(), seed=1)
+    crystal = predict_spots(plain.table, np.eye(3), lab.detector)
+    gone = a_twin(lab, replace(Faults.none(), missing_fraction=1.0), seed=1, u=np.eye(3))
+    assert np.allclose(
+        gone.expected(1.0)[lab.detector.mask()], background_rate(lab.detector)[lab.detector.mask()]
+    )
+    off = a_twin(lab, replace(Faults.none(), factor_sigma=0.5), seed=1, u=np.eye(3)).truth.faults
+    rays = off.spoiled(plain.table, np.random.default_rng(3))
+    scatter = np.log(rays.rate.sum(axis=1) / plain.table.rate.sum(axis=1))
+    assert abs(scatter.std() - 0.5) < 0.05
+    assert np.array_equal(rays.direction, plain.table.direction)
+    dirty = a_twin(lab, replace(Faults.none(), stray_fraction=1.0), seed=1, u=np.eye(3)).truth.faults
+    rays = dirty.spoiled(plain.table, np.random.default_rng(3))
+    assert len(rays) == 2 * len(plain.table)
+    spots = predict_spots(rays, np.eye(3), lab.detector)
+    assert 1.5 * len(crystal.pixels) < len(spots.pixels) < 2.5 * len(crystal.pixels)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"power_spread": 0.5}, {"background_spread": 0.0}, {"stray_fraction": 1.5}]
+)
+def test_levels_refuse_nonsense(wrong):
+    with pytest.raises(ValueError, match="Faults"):
+        Faults(**wrong)

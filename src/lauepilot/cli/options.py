@@ -27,7 +27,10 @@ SeedOption = Annotated[
     int | None, typer.Option(min=0, help="Seed of all random numbers; a new one by default.")
 ]
 FaultsOption = Annotated[
-    str, typer.Option(help="How far the instrument strays from its drawing: none, default, harsh.")
+    str,
+    typer.Option(
+        help="How far the instrument strays from its drawing: none, default, lab, harsh."
+    ),
 ]
 PrefixOption = Annotated[
     str | None,

@@ -30,11 +30,12 @@ from lauepilot.perception.observation import Observation
 from lauepilot.perception.observer import USUAL_PRIOR, Observer
 from lauepilot.perception.task import Task
 from lauepilot.simulator.crystal import Crystal, load_crystal, zoo_names
+from lauepilot.simulator.faults import LEVELS
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument, load_instrument
 from lauepilot.simulator.target_text import parse_target
 
-FAULTS = ("none", "default", "harsh")
+FAULTS = tuple(LEVELS)
 
 #: Have a token drawn.
 NEW = "new"

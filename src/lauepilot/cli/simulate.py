@@ -13,7 +13,7 @@ from lauepilot.cli.output import UserError
 from lauepilot.pictures.pattern import draw_pattern
 from lauepilot.simulator.conventions import FloatArray, random_rotation
 from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.faults import LEVELS, Faults
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
 from lauepilot.simulator.laue import PredictedSpots, predict_spots
@@ -36,10 +36,9 @@ def fault_level(name: str) -> Faults:
     UserError
         Names the levels.
     """
-    levels = {"none": Faults.none, "default": Faults, "harsh": Faults.harsh}
-    if name not in levels:
-        raise UserError(f"--faults is one of {', '.join(levels)}; {name!r} came.")
-    return levels[name]()
+    if name not in LEVELS:
+        raise UserError(f"--faults is one of {', '.join(LEVELS)}; {name!r} came.")
+    return LEVELS[name]()
 
 
 def parse_orientation(text: str) -> FloatArray:

@@ -67,7 +67,7 @@ def wrong(**changes):
         ({"host": "0.0.0.0", "token": "short"}, "at least 16"),
         ({"port": 70_000}, "65535"),
         ({"target": "[0 0 1] sideways"}, "sideways"),
-        ({"faults": "awful"}, "none, default, harsh"),
+        ({"faults": "awful"}, "none, default, lab, harsh"),
         ({"exposure": -1.0}, "more than 0"),
     ],
 )
