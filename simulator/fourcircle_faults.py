@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from lauepilot.simulator.conventions import BEAM, FloatArray, rotation_matrix
+from lauepilot.simulator.conventions import FloatArray, rotation_matrix
 from lauepilot.simulator.fourcircle import FourCircle
 
 #: Named levels of `FourCircleFaults.named`.
@@ -82,10 +82,10 @@ class FourCircleFaults:
         if level == "none":
             return cls.none()
         if level == "lab":
-            return cls(power=0.7, background=0.4, grain=0.1, grain_share=0.2, absorption=0.3)
+            return cls(power=0.7, background=0.4, grain=0.1, grain_share=0.2, absorption=0.7)
         return cls(
             zero_deg=0.1, direction_deg=0.03, detector_mm=0.15, energy=3e-4, intensity=0.4, mosaic_deg=(0.03, 0.25),
-            play=3.0, power=1.4, background=1.1, grain=0.5, grain_share=0.4, absorption=0.8,
+            play=3.0, power=1.4, background=1.1, grain=0.5, grain_share=0.4, absorption=2.0,
         )  # fmt: skip
 
 
@@ -152,19 +152,16 @@ def draw_mounting(
     return Mounting(power, background, transmission, grain, share)
 
 
-def _transmission(
-    absorption: float, shape: FloatArray, instrument: FourCircle, q: FloatArray
-) -> FloatArray:
+def _transmission(absorption: float, shape: FloatArray, instrument: FourCircle, q: FloatArray) -> FloatArray:
     """Transmission (n,) in the bisecting position, along the radii of an ellipsoid on which ``|shape s| = 1``."""
     length = np.linalg.norm(q, axis=1)
     v = q / length[:, None]
-    chi, phi = np.arctan2(v[:, 0], np.hypot(v[:, 1], v[:, 2])), np.arctan2(v[:, 2], v[:, 1])
     # Tangent to the sphere, in the scattering plane of the bisecting position: where phi's motion takes the direction.
+    phi = np.arctan2(v[:, 2], v[:, 1])
     along = np.stack([np.zeros_like(phi), -np.sin(phi), np.cos(phi)], axis=1)
-    up = np.stack([np.sin(chi), np.cos(chi) * np.cos(phi), np.cos(chi) * np.sin(phi)], axis=1)
     sine = np.minimum(0.5 * length / instrument.k, 1.0)[:, None]
     forth = np.sqrt(1.0 - sine**2) * along
     path = np.zeros(len(q))
-    for ray in (forth - sine * up, forth + sine * up):
+    for ray in (forth - sine * v, forth + sine * v):
         path += 1.0 / np.linalg.norm(ray @ shape.T, axis=1)
     return np.asarray(np.exp(-absorption * (path - path.min())))
