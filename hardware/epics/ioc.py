@@ -19,7 +19,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from caproto.asyncio.server import Context
 from caproto.server import PVGroup, pvproperty
 
 from lauepilot.hardware.epics import camera, motor_fields
+from lauepilot.hardware.epics.autosave import Autosave
 from lauepilot.hardware.epics.environment import only_loopback, use_loopback
 from lauepilot.hardware.epics.motor import MotorRecord
 from lauepilot.hardware.epics.stage import Stage
@@ -39,8 +42,20 @@ from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.twin import Twin
 
+logger = logging.getLogger("lauepilot.hardware")
+
 #: Printed when clients can connect.
 READY = "ready"
+
+#: Wall seconds between looks at what is to be saved.
+KEEP_S = 0.5
+
+#: Faults of the Twin by the name of their level, as on the command line.
+LEVELS: Mapping[str, Callable[[], Faults]] = {
+    "none": Faults.none,
+    "default": Faults,
+    "harsh": Faults.harsh,
+}
 
 READ = {
     "Clock_RBV": 0.0, "Dose_RBV": 0.0, "LiveTime_RBV": 0.0, "Saturation_RBV": 0.0, "Gain_RBV": 1.0, "Offset_RBV": 0.0,
@@ -93,10 +108,23 @@ class TwinIOC:
         How many times faster than the wall the instrument's clock runs; 0 for at once.
     seed
         Told to clients; the Twin was made with it.
+    autosave
+        Where the state of the motors is kept; None keeps nothing. What it holds is taken over.
+
+    Raises
+    ------
+    HardwareError
+        If the file of ``autosave`` is of no use.
     """
 
-    def __init__(self, twin: Twin, prefix: str, speed: float, seed: int) -> None:
+    def __init__(
+        self, twin: Twin, prefix: str, speed: float, seed: int, autosave: Autosave | None = None
+    ) -> None:
         self.twin = twin
+        self._autosave = autosave
+        self._kept = {} if autosave is None else autosave.load()
+        if self._kept:
+            twin.move({name: float(state["dial"]) for name, state in self._kept.items()}, seconds=0.0)
         self.stage = Stage(twin, _speed(speed), self._tell)
         self._seed = seed
         self.facts = TwinPVs(prefix=f"{prefix}twin:")
@@ -116,8 +144,8 @@ class TwinIOC:
 
     async def run(self, interfaces: list[str]) -> None:
         """Serve on these interfaces until cancelled; `READY` is printed when clients can connect."""
-        for record in self.motors.values():
-            await record.prepare()
+        for name, record in self.motors.items():
+            await record.prepare(self._kept.get(name))
         await self.cam.prepare()
         sensor = self.twin.instrument.detector.sensor
         await self.facts.tell(
@@ -138,7 +166,12 @@ class TwinIOC:
         for name in ("caproto", "caproto.bcast", "caproto.ch", "caproto.circ", "caproto.ctx"):
             logging.getLogger(name).addFilter(_worth_saying)
         self._context = _Server(self.pvdb, interfaces)
-        await self._context.run(startup_hook=self._say_ready)
+        keeping = asyncio.create_task(self._keep_on())
+        try:
+            await self._context.run(startup_hook=self._say_ready)
+        finally:
+            keeping.cancel()
+            self._keep()
 
     async def _say_ready(self, _: Any) -> None:
         while True:  # the listening begins a little after the sockets are there
@@ -151,7 +184,20 @@ class TwinIOC:
             break
         print(READY, flush=True)
 
+    def _keep(self) -> None:
+        if self._autosave is not None:
+            try:
+                self._autosave.save({name: record.state() for name, record in self.motors.items()})
+            except OSError as error:  # a full disk is no reason to let go of motors
+                logger.error("Where the motors stand could not be saved: %s", error)
+
+    async def _keep_on(self) -> None:
+        while self._autosave is not None:
+            self._keep()
+            await asyncio.sleep(KEEP_S)
+
     async def _tell(self) -> None:
+        self._keep()  # at the end of each motion, before its motors say so
         await self.facts.tell(Clock=self.twin.clock_s, Dose=self.twin.dose_s, TrueU=self.twin.u_lab().ravel())
 
     async def _tell_frame(self, frame: Frame) -> None:
@@ -235,6 +281,7 @@ def serve(
     faults: Faults | None = None,
     speed: float = 1.0,
     anywhere: bool = False,
+    autosave: Path | None = None,
 ) -> None:
     """Serve until interrupted or told to end (SIGTERM); `READY` is printed when clients can connect.
 
@@ -246,11 +293,13 @@ def serve(
         As for `TwinIOC` and `Twin`.
     anywhere
         Whether clients on other machines may connect, as the EPICS variables of the environment say. Without, loopback only.
+    autosave
+        File in which place and settings of the motors are kept, and from which they are taken over.
 
     Raises
     ------
     HardwareError
-        If the environment would let others in and ``anywhere`` is not set.
+        If the environment would let others in and ``anywhere`` is not set, or ``autosave`` is of no use.
     """
     use_loopback()
     if not anywhere and not only_loopback(os.environ):
@@ -268,7 +317,8 @@ def serve(
         task = asyncio.current_task()
         if task is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await TwinIOC(twin, prefix, speed, seed).run(interfaces)
+        keeper = None if autosave is None else Autosave(autosave, twin.instrument)
+        await TwinIOC(twin, prefix, speed, seed, keeper).run(interfaces)
 
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(run())
@@ -282,17 +332,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prefix", default="lab:")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--speed", type=float, default=1.0)
-    parser.add_argument("--faults", choices=("none", "lab", "default", "harsh"), default="lab")
+    parser.add_argument("--faults", choices=tuple(LEVELS), default="default")
+    parser.add_argument("--autosave", type=Path)
     given = parser.parse_args(arguments)
-    faults = {"none": Faults.none(), "harsh": Faults.harsh()}.get(given.faults)
     try:
         serve(
             given.crystal,
             given.instrument,
             prefix=given.prefix,
             seed=given.seed,
-            faults=faults,
+            faults=LEVELS[given.faults](),
             speed=given.speed,
+            autosave=given.autosave,
         )
     except (HardwareError, ValueError) as error:
         print(error, file=sys.stderr)

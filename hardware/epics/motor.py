@@ -9,28 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lauepilot.hardware.epics.motor_fields import (
-    DIRECTION,
-    DONE,
-    FAULTS,
-    HOMED,
-    MINUS_SWITCH,
-    MOVING,
-    PLUS_SWITCH,
-    PRESENT,
-    PROBLEM,
-    SLIP,
-    MotorPVs,
-)
+from lauepilot.hardware.epics.drive import Drive
+from lauepilot.hardware.epics.motor_fields import FAULTS, MotorPVs
 from lauepilot.hardware.epics.stage import Stage
-from lauepilot.hardware.epics.travel import Brake, Travel
+from lauepilot.hardware.epics.travel import Route, Travel
 from lauepilot.hardware.epics.values import Refused, show
-from lauepilot.simulator.goniometer import Axis, ReachError
+from lauepilot.simulator.goniometer import ReachError
 
 #: Wall seconds between read-backs on the way.
 TICK_S = 0.02
@@ -38,11 +27,12 @@ TICK_S = 0.02
 #: Where on its way a motor with a fault stalls, stops or meets its switch.
 FAULT_SHARE = 0.5
 
+#: Fields that a restarted IOC takes over, beside place and limits.
+KEPT = ("OFF", "DIR", "VELO", "BVEL", "HVEL", "JVEL", "ACCL", "BDST", "TWV")
+
 
 class MotorRecord(MotorPVs):
     """One motor record.
-
-    Positions that clients see (user) are ``sign * dial + OFF``; the dial is the instrument's axis.
 
     Parameters
     ----------
@@ -50,66 +40,60 @@ class MotorRecord(MotorPVs):
         What it moves.
     """
 
-    def __init__(self, *args: Any, axis: Axis, stage: Stage, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.axis, self.stage = axis, stage
-        self._dial = float(stage.twin.positions[axis.name])
-        self._soft = axis.limits
-        self._switch = 0  # +1 or -1: the side of the switch that it stands on
-        self._way: Travel | Brake = Travel(self._dial, self._dial, axis.speed)
-        self._began_s = 0.0
-        self._legs: list[Travel] = []
-        self._path: list[float] = []
-        self._target = self._dial
-        self._stopped = self._stalled = self._paused = self._homing = False
+        self.stage = stage
+        loop = asyncio.get_running_loop()
+        self.drive = Drive(float(stage.twin.positions[self.axis.name]), loop.time, stage.instrument_s)
+        self._way = 0.0  # which the motion was sent to go
+        self._stopped = self._stalled = self._paused = self._homing = self._jogging = False
         self._task: asyncio.Task[None] | None = None
         self._arriving = False
+        if stage.linked:
+            stage.joints[self.axis.name] = self
 
-    async def prepare(self) -> None:
-        """Show what the axis is, and listen to its fields; once, before clients come."""
+    async def prepare(self, kept: Mapping[str, float | str] | None = None) -> None:
+        """Show what the axis is, and listen to its fields; once, before clients come.
+
+        Parameters
+        ----------
+        kept
+            What `state` said in an earlier life; its place is the Twin's business.
+        """
         axis, f = self.axis, self.field
         self.connect(
             VAL=self._put_val, DVAL=self._put_dial, RVAL=self._put_raw, RLV=self._put_relative,
             STOP=self._put_stop, SPMG=self._put_spmg, TWF=self._put_tweak(1), TWR=self._put_tweak(-1),
-            HOMF=self._put_home, HOMR=self._put_home, JOGF=self._put_jog(1), JOGR=self._put_jog(-1),
+            HOMF=self._put_home, HOMR=self._put_home, JOGF=self._put_jog("JOGF", 1), JOGR=self._put_jog("JOGR", -1),
             HLM=self._put_limit(1), LLM=self._put_limit(-1), DHLM=self._put_dial_limit(1),
             DLLM=self._put_dial_limit(-1), VELO=self._put_speed, BVEL=self._put_speed, HVEL=self._put_speed,
-            JVEL=self._put_speed, ACCL=self._put_ramp, BDST=self._put_number, OFF=self._put_offset,
-            DIR=self._put_direction, SSET=self._put_set("Set"), SUSE=self._put_set("Use"),
+            JVEL=self._put_speed, ACCL=self._put_ramp, BDST=self._put_backlash, OFF=self._put_offset,
+            DIR=self._put_direction, SSET=self._put_set("Set"), SUSE=self._put_set("Use"), TWV=self._put_number,
         )  # fmt: skip
         precision = max(0, min(6, math.ceil(-math.log10(axis.resolution)))) if axis.resolution > 0.0 else 4
         await self.motor.write_metadata(units=axis.unit, precision=precision)
         for name in ("RBV", "DRBV", "HLM", "LLM", "DVAL", "TWV", "OFF"):
             await f(name).write_metadata(units=axis.unit, precision=precision)
         ramp = min(0.2, axis.settle_s)
-        for name, value in {
+        fields: dict[str, Any] = {
             "EGU": axis.unit, "PREC": precision, "DESC": f"{axis.name} of the Twin", "VELO": axis.speed,
             "VMAX": axis.speed, "BVEL": axis.speed, "HVEL": axis.speed, "JVEL": axis.speed, "VBAS": 0.0,
             "ACCL": ramp, "BACC": ramp, "DLY": axis.settle_s - ramp, "BDST": 0.0, "MRES": axis.resolution,
             "RRES": axis.resolution, "ERES": axis.resolution, "RDBD": axis.resolution, "TWV": 1.0,
             "SPMG": "Go", "CNEN": "Enable", "LVIO": 0, "DMOV": 1, "MOVN": 0,
-        }.items():  # fmt: skip
+        }  # fmt: skip
+        if kept is not None:
+            fields |= {name: kept[name] for name in KEPT}
+            self.soft = (float(kept["DLLM"]), float(kept["DHLM"]))
+        for name, value in fields.items():
             await show(f(name), value)
-        await show(self.motor, self.user(self._dial))
-        await self._show_limits()
-        await self._show_place()
-        await self._show_state()
+        await self.show_frame(self.drive.dial)
+        await self.show_state()
 
-    def user(self, dial: float) -> float:
-        """What clients see where the axis is at ``dial``."""
-        return self._sign * dial + self._offset
-
-    def dial(self, user: float) -> float:
-        """Where the axis is, if clients see ``user``."""
-        return self._sign * (user - self._offset)
-
-    @property
-    def _sign(self) -> float:
-        return -1.0 if self.field("DIR").value == "Neg" else 1.0
-
-    @property
-    def _offset(self) -> float:
-        return float(self.field("OFF").value)
+    def state(self) -> dict[str, float | str]:
+        """What a restarted IOC needs to go on: place and limits on the dial, and the fields of `KEPT`."""
+        kept = {name: self.field(name).value for name in KEPT}
+        return {"dial": self.drive.dial, "DLLM": self.soft[0], "DHLM": self.soft[1], **kept}
 
     @property
     def moving(self) -> bool:
@@ -121,12 +105,12 @@ class MotorRecord(MotorPVs):
     async def _put_val(self, _: Any, value: Any) -> None:
         user = float(value)
         if self.field("SET").value == "Set":  # the same place gets another number
-            await self._put_offset(None, user - self._sign * self._dial)
+            await self._put_offset(None, user - self.sign * self.drive.dial)
             return
         await self._check(self.dial(user))
-        await self._show_target(self.dial(user))
+        await self.show_target(self.dial(user))
         if self.field("SPMG").value in ("Go", "Move"):
-            await self._go(float(self.field("VELO").value))
+            await self._go(self.target, "VELO")
 
     async def _put_dial(self, _: Any, value: Any) -> None:
         await self._put_val(None, self.user(float(value)))
@@ -148,22 +132,31 @@ class MotorRecord(MotorPVs):
 
     async def _put_home(self, _: Any, value: Any) -> int:
         if value:
+            self._check_go()
             await self._check(0.0)
-            await self._show_target(0.0)
+            await self.show_target(0.0)
             self._homing = True
-            await self._go(float(self.field("HVEL").value))
+            await self._go(0.0, "HVEL")
         return 0
 
-    def _put_jog(self, sign: int) -> Callable[[Any, Any], Awaitable[int]]:
+    def _put_jog(self, name: str, sign: int) -> Callable[[Any, Any], Awaitable[int]]:
         async def jog(_: Any, value: Any) -> int:
-            if not value:
+            if value:
+                self._check_go()
+                limit = self.soft[1 if sign * self.sign > 0.0 else 0]
+                if limit == self.drive.dial:
+                    await show(self.field("LVIO"), 1)
+                    raise Refused(f"{self.axis.name} stands at its limit of {self.user(limit):g}.")
+                await self._check(limit, takeup=False)
+                self._jogging = True  # VAL shows where it came to, not where the limit is
+                await show(self.field(name), 1)
+                try:
+                    await self._go(limit, "JVEL", takeup=False)
+                finally:
+                    await show(self.field(name), 0)
+            elif self._jogging:
                 self.stop()
                 await self._until_rest()
-                return 0
-            limit = self._soft[1 if sign * self._sign > 0.0 else 0]
-            await self._check(limit)
-            await self._show_target(limit)
-            await self._go(float(self.field("JVEL").value))
             return 0
 
         return jog
@@ -176,19 +169,19 @@ class MotorRecord(MotorPVs):
     async def _put_spmg(self, _: Any, value: str) -> str | None:
         await show(self.field("LSPG"), self.field("SPMG").value)
         await show(self.field("SPMG"), value)
-        if value == "Stop":
+        if value == "Stop" or (value == "Pause" and (self._jogging or self.stage.linked)):
             self.stop()
         elif value == "Pause":
-            if self.moving and not self._arriving and isinstance(self._way, Travel):
-                self._brake()
+            if self.moving and not self._arriving:
+                self.drive.brake()
                 self._paused = True
-        elif self._paused or self._target != self._dial:
-            await self._go(float(self.field("VELO").value))
+        elif self._paused or (not self.moving and self.target != self.drive.dial):
+            await self._go(self.target, "VELO")
         return None
 
     def _put_limit(self, side: int) -> Callable[[Any, Any], Awaitable[None]]:
         async def limit(_: Any, value: Any) -> None:
-            await self._set_limit(side if self._sign > 0.0 else -side, self.dial(float(value)))
+            await self._set_limit(side if self.sign > 0.0 else -side, self.dial(float(value)))
 
         return limit
 
@@ -202,15 +195,17 @@ class MotorRecord(MotorPVs):
         hard_low, hard_high = self.axis.limits
         if not hard_low <= dial <= hard_high:
             raise Refused(
-                f"{self.axis.name}: a limit at {self.user(dial):g} is beyond the hard ones, {self._span(self.axis.limits)}."
+                f"{self.axis.name}: a limit at {self.user(dial):g} is beyond the hard ones, {self.span(self.axis.limits)}."
             )
-        low, high = (self._soft[0], dial) if side > 0 else (dial, self._soft[1])
+        low, high = (self.soft[0], dial) if side > 0 else (dial, self.soft[1])
         if not low < high:
-            raise Refused(f"{self.axis.name}: limits of {self._span((low, high))} leave no room.")
-        self._soft = (low, high)
-        await self._show_limits()
+            raise Refused(f"{self.axis.name}: limits of {self.span((low, high))} leave no room.")
+        self.soft = (low, high)
+        await self.show_limits()
 
     async def _put_speed(self, _: Any, value: Any) -> float:
+        if self.stage.linked and float(value) != self.axis.speed:
+            raise Refused(f"{self.axis.name}: joints go together, at {self.axis.speed:g} {self.axis.unit}/s.")
         if not 0.0 < float(value) <= self.axis.speed:
             raise Refused(
                 f"{self.axis.name} goes at more than 0 and up to {self.axis.speed:g} {self.axis.unit}/s (VMAX); "
@@ -228,15 +223,20 @@ class MotorRecord(MotorPVs):
             raise Refused(f"{self.axis.name}: {float(value)} is no number to go by.")
         return float(value)
 
+    async def _put_backlash(self, _: Any, value: Any) -> float:
+        if self.stage.linked and float(value) != 0.0:
+            raise Refused(f"{self.axis.name}: joints go together, and none beyond its goal; BDST is 0.")
+        return await self._put_number(None, value)
+
     async def _put_offset(self, _: Any, value: Any) -> None:
         self._still()
         await show(self.field("OFF"), await self._put_number(None, value))
-        await self._show_frame()
+        await self.show_frame(self.drive.dial)
 
     async def _put_direction(self, _: Any, value: str) -> None:
         self._still()
         await show(self.field("DIR"), value)
-        await self._show_frame()
+        await self.show_frame(self.drive.dial)
 
     def _put_set(self, what: str) -> Callable[[Any, Any], Awaitable[int]]:
         async def use(_: Any, value: Any) -> int:
@@ -246,57 +246,87 @@ class MotorRecord(MotorPVs):
 
         return use
 
+    # What is refused
+
     def _still(self) -> None:
         if self.moving:
             raise Refused(f"{self.axis.name} moves; wait for DMOV, or stop it, before its frame is changed.")
 
-    # Motion
+    def _check_go(self) -> None:
+        if self.field("SPMG").value not in ("Go", "Move"):
+            raise Refused(f"{self.axis.name} is held by SPMG; set it to Go.")
 
-    async def _check(self, dial: float) -> None:
+    async def _check(self, dial: float, *, takeup: bool = True) -> None:
         """Refuse a place that is not allowed; LVIO says if limits were the reason."""
-        low, high = self._soft
-        inside = math.isfinite(dial) and low - 1e-9 <= dial <= high + 1e-9
+        low, high = self.soft
+        beyond = dial - self._takeup_to(dial) if takeup else dial
+        inside = all(math.isfinite(d) and low - 1e-9 <= d <= high + 1e-9 for d in (dial, beyond))
         await show(self.field("LVIO"), int(not inside))
         if not inside:
+            by_way_of = f", by way of {self.user(beyond):g} (BDST)," if beyond != dial else ""
             raise Refused(
-                f"{self.axis.name}: {self.user(dial):g} is outside the limits of {self._span(self._soft)} (LLM, HLM)."
+                f"{self.axis.name}: {self.user(dial):g}{by_way_of} is outside the limits of {self.span(self.soft)} "
+                "(LLM, HLM)."
             )
         if any(np.ravel(self.field("DISP").value)) or self.field("CNEN").value == "Disable":
             raise Refused(f"{self.axis.name} is disabled (DISP, CNEN).")
-        if self._switch and (dial - self._dial) * self._switch > 0.0:
+        if self.switch and (dial - self.drive.dial) * self.switch > 0.0:
             raise Refused(f"{self.axis.name} stands on its limit switch; it can only go the other way.")
+        if self.stage.linked and self.moving:
+            raise Refused(
+                f"{self.axis.name}: joints go together, and are under way. Wait for DMOV, or stop them."
+            )
 
-    def _span(self, limits: tuple[float, float]) -> str:
-        low, high = sorted(map(self.user, limits))
-        return f"{low:g} to {high:g} {self.axis.unit}"
+    # Motion
 
-    async def _go(self, speed: float) -> None:
-        """Go to the target; returns when the motor is at rest, there or where it was stopped."""
+    def _takeup_to(self, goal: float) -> float:
+        """BDST, where the goal (dial) would be come to from the wrong side; else 0."""
+        takeup = float(self.field("BDST").value)
+        return takeup if (goal - self.drive.dial) * takeup < 0.0 else 0.0
+
+    async def _go(self, goal: float, speed: str, *, takeup: bool = True) -> None:
+        """Go to a place (dial) at the speed of a field; returns when the motor is at rest, there or where it was stopped."""
         while self._arriving:  # so near the end of a motion that this is another one
             await self._until_rest()
-        axis, takeup = self.axis, self._sign * float(self.field("BDST").value)
-        steps = round(self._target / axis.resolution) * axis.resolution
+        axis, start = self.axis, self.drive.dial
+        steps = round(goal / axis.resolution) * axis.resolution
         goal = min(max(steps, axis.limits[0]), axis.limits[1])
-        start = self._dial
-        if self.moving:
-            self._path.append(start)  # it may turn here, and the Twin has play
-        # Against play: beyond the goal, and back to it always from the same side.
-        via = goal - takeup
-        leap = takeup != 0.0 and (goal - start) * takeup < 0.0 and self._soft[0] <= via <= self._soft[1]
-        stops = [start, via, goal] if leap else [start, goal]
-        speeds = [speed, float(self.field("BVEL").value)]
-        self._legs = [
-            Travel(a, b, v, float(self.field("ACCL").value), axis.settle_s if b == goal else 0.0)
-            for a, b, v in zip(stops[:-1], stops[1:], speeds, strict=False)
-        ]
-        self._stopped = self._stalled = self._paused = False
-        self._next_leg()
-        if not self.moving:
-            self._path = []
-            self.stage.depart(axis.name, lambda: self._dial)
-            await self._show_start(goal - start)
-            self._task = asyncio.create_task(self._run())
+        if self.stage.linked:
+            await self._go_together(goal)
+        else:
+            # Against play: beyond the goal, and back to it always from the same side.
+            via = self._takeup_to(goal) if takeup else 0.0
+            stops = [start, goal - via, goal] if via else [start, goal]
+            await self._set_out([
+                Travel(a, b, float(self.field(name).value), float(self.field("ACCL").value),
+                       axis.settle_s if b == goal else 0.0)
+                for a, b, name in zip(stops[:-1], stops[1:], (speed, "BVEL"), strict=False)
+            ])  # fmt: skip
         await self._until_rest()
+
+    async def _go_together(self, goal: float) -> None:
+        await show(self.field("DMOV"), 0)
+        try:
+            await self.stage.go_together(self.axis.name, goal)
+        except Refused:
+            await self.show_target(self.drive.dial)
+            self._homing = self._jogging = False
+            await show(self.field("DMOV"), 1)
+            raise
+
+    async def follow(self, way: Route) -> None:
+        """Set out along a way that was found for all joints."""
+        await self._set_out([way])
+
+    async def _set_out(self, legs: Sequence[Travel | Route]) -> None:
+        self._way = legs[-1].place(math.inf) - self.drive.dial
+        if self.fault in ("stall", "short", "switch"):
+            legs = [legs[0].cut(FAULT_SHARE)]
+        self._stopped, self._paused, self._stalled = False, False, self.fault == "stall"
+        self.drive.go(legs)
+        if not self.moving:
+            self.stage.depart(self.axis.name, self.drive)
+            self._task = asyncio.create_task(self._run())
 
     async def _until_rest(self) -> None:
         if self._task is not None:
@@ -304,68 +334,53 @@ class MotorRecord(MotorPVs):
 
     def stop(self) -> None:
         """Slow down and stand; nothing to a motor at rest."""
+        if self.stage.linked:
+            self.stage.halt()
+        else:
+            self.halt()
+
+    def halt(self) -> None:
+        """The same, for this motor alone."""
         if self.moving and not self._arriving:
-            if isinstance(self._way, Travel):
-                self._brake()
+            self.drive.brake()
             self._stopped, self._stalled, self._paused = True, False, False
 
-    def _brake(self) -> None:
-        elapsed = self._elapsed_s
-        self._dial = self._way.place(elapsed)
-        if isinstance(self._way, Travel):
-            self._way = self._way.brake(elapsed)
-        self._began_s, self._legs = asyncio.get_running_loop().time(), []
-
-    def _next_leg(self) -> None:
-        way = self._legs.pop(0)
-        if self.fault in ("stall", "short", "switch"):
-            share = way.start + FAULT_SHARE * (way.goal - way.start)
-            way = Travel(way.start, share, way.speed, way.ramp_s, way.settle_s)
-            self._legs = []
-        self._stalled = self.fault == "stall"
-        self._way, self._began_s = way, asyncio.get_running_loop().time()
-
-    @property
-    def _elapsed_s(self) -> float:
-        """On the instrument's clock, since the leg began."""
-        return self.stage.instrument_s(asyncio.get_running_loop().time() - self._began_s)
-
     async def _run(self) -> None:
+        drive = self.drive
+        await self.show_start(self._way)
         while True:
-            way, elapsed = self._way, self._elapsed_s
-            self._dial = way.place(elapsed)
-            await self._show_place()
-            moving = elapsed < way.moving_s
-            if moving != bool(self.field("MOVN").value):
-                await show(self.field("MOVN"), int(moving))
-            if way is not self._way:
+            left, leg = drive.look(), drive.leg
+            await self.show_place(drive.dial)
+            if drive.moving != bool(self.field("MOVN").value):
+                await show(self.field("MOVN"), int(drive.moving))
+            if drive.leg is not leg:
                 continue
-            left = self.stage.wall_s(max(way.duration_s - elapsed, 0.0)) if math.isfinite(elapsed) else 0.0
             if left <= 0.0 and not self._stalled and not self._paused:
-                if not self._legs:
+                if not drive.next_leg():
                     break
-                self._path.append(self._dial)
-                self._next_leg()
                 continue
-            await asyncio.sleep(min(left, TICK_S) if left > 0.0 else TICK_S)
+            wall = self.stage.wall_s(left)
+            await asyncio.sleep(min(wall, TICK_S) if wall > 0.0 else TICK_S)
         self._arriving = True
         problem = ""
         try:
-            self._dial = await self.stage.arrive(self.axis.name, [*self._path, self._dial])
+            drive.stand(await self.stage.arrive(self.axis.name))
         except ReachError as error:  # a stage whose axes would meet
-            problem, self._dial = str(error), float(self.stage.twin.positions[self.axis.name])
+            problem = str(error)
+            drive.stand(float(self.stage.twin.positions[self.axis.name]))
         if self.fault == "switch" and not self._stopped:
-            self._switch = 1 if self._target > self._dial else -1
-        elif self._switch and not problem:
-            self._switch = 0
-        if self._stopped or problem:
-            await self._show_target(self._dial)
-        await self._show_place(whole=True)
-        await self._show_state(problem=bool(problem))
+            self.switch = 1 if self._way > 0.0 else -1
+        elif self.switch and not problem:
+            self.switch = 0
+        if self._stopped or self._jogging or problem:
+            await self.show_target(drive.dial)
+        await self.show_place(drive.dial, whole=True)
+        stalled = self._stopped and self.fault == "stall"
+        await self.show_state(problem=bool(problem), stalled=stalled, homed=self._homing)
         if self.field("SPMG").value == "Move":
             await show(self.field("SPMG"), "Pause")
         await show(self.field("MOVN"), 0)
-        self._arriving = self._homing = False
+        self._arriving = self._homing = self._jogging = False
         await show(self.field("DMOV"), 1)
 
     async def set_fault(self, fault: str) -> None:
@@ -373,61 +388,8 @@ class MotorRecord(MotorPVs):
         if fault not in FAULTS:
             raise Refused(f"A motor's fault is one of {', '.join(FAULTS)}; {fault!r} came.")
         self.fault = fault
-        self._switch = 0
-        await self._show_place(whole=True)
+        self.switch = 0
+        await self.show_place(self.drive.dial, whole=True)
         if not self.moving:
             await self.alarm_off()
-            await self._show_state()
-
-    # What clients see
-
-    async def _show_start(self, way: float) -> None:
-        up = way * self._sign > 0.0
-        await show(self.field("DMOV"), 0)
-        await show(self.field("TDIR"), int(up))
-        await show(self.field("MSTA"), PRESENT | MOVING | (DIRECTION if up else 0))
-        await self.alarm_off()
-
-    async def _show_target(self, dial: float) -> None:
-        self._target = dial
-        await show(self.motor, self.user(dial))
-        await show(self.field("DVAL"), dial)
-        await show(self.field("RVAL"), round(dial / self.axis.resolution))
-
-    async def _show_place(self, *, whole: bool = False) -> None:
-        read = self._dial + (self.readback_error if self.fault == "readback" else 0.0)
-        await show(self.field("RBV"), self.user(read))
-        await show(self.field("DRBV"), read)
-        if whole:
-            await show(self.field("RRBV"), round(read / self.axis.resolution))
-            await show(self.field("DIFF"), self._target - read)
-            await show(self.field("ATHM"), int(abs(read) < self.axis.resolution))
-
-    async def _show_limits(self) -> None:
-        low, high = sorted(map(self.user, self._soft))
-        limits = {
-            "lower_ctrl_limit": low,
-            "upper_ctrl_limit": high,
-            "lower_disp_limit": low,
-            "upper_disp_limit": high,
-        }
-        await self.motor.write_metadata(**limits)
-        await self.field("RBV").write_metadata(**limits)
-        for name, value in {"LLM": low, "HLM": high, "DLLM": self._soft[0], "DHLM": self._soft[1]}.items():
-            await show(self.field(name), value)
-
-    async def _show_frame(self) -> None:
-        """All that another offset or direction changes; nothing has moved."""
-        await self._show_limits()
-        await self._show_target(self._dial)
-        await self._show_place(whole=True)
-
-    async def _show_state(self, *, problem: bool = False) -> None:
-        side = self._switch * int(self._sign)
-        await show(self.field("HLS"), int(side > 0))
-        await show(self.field("LLS"), int(side < 0))
-        bits = DONE | PRESENT | (PLUS_SWITCH if side > 0 else MINUS_SWITCH if side < 0 else 0)
-        bits |= (PROBLEM if problem or side else 0) | (SLIP if self._stopped and self.fault == "stall" else 0)
-        await show(self.field("MSTA"), bits | (HOMED if self._homing else 0))
-        if problem or side:
-            await self.alarm_on(side)
+            await self.show_state()

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from lauepilot.hardware.epics.environment import port_for_server, use_loopback
 from lauepilot.hardware.errors import HardwareError
@@ -104,21 +105,23 @@ def running_ioc(
     instrument: str = "lab",
     seed: int = 0,
     speed: float = 1000.0,
-    faults: str = "lab",
+    faults: str = "default",
     prefix: str | None = None,
+    autosave: Path | None = None,
 ) -> Iterator[RunningIOC]:
     """An IOC with the Twin, on loopback, for one block of code.
 
     The ports are this process's own (`use_loopback`), so that clients in it see the IOC. A prefix is made up where none is
-    given: clients look but rarely for what was there and has gone.
+    given: clients look but rarely for what was there and has gone. The arguments are those of ``lauepilot ioc``.
     """
     environ = use_loopback()
     name = f"twin{os.getpid()}n{next(_NUMBERS)}:" if prefix is None else prefix
-    ioc = RunningIOC(
-        name,
-        {"crystal": crystal, "instrument": instrument, "seed": seed, "speed": speed, "faults": faults},
-        environ,
-    )
+    arguments: dict[str, object] = {
+        "crystal": crystal, "instrument": instrument, "seed": seed, "speed": speed, "faults": faults,
+    }  # fmt: skip
+    if autosave is not None:
+        arguments["autosave"] = autosave
+    ioc = RunningIOC(name, arguments, environ)
     ioc.start()
     try:
         yield ioc

@@ -6,34 +6,8 @@ Times are on the instrument's clock (s), positions degrees or mm, speeds degrees
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
-
-
-class Way(Protocol):
-    """A motion in one dimension."""
-
-    @property
-    def start(self) -> float:
-        """Where it began."""
-
-    @property
-    def goal(self) -> float:
-        """Where it ends."""
-
-    @property
-    def moving_s(self) -> float:
-        """Seconds until the motor stands."""
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds until it stands and has settled."""
-
-    def place(self, elapsed_s: float) -> float:
-        """Where it is so many seconds after the beginning."""
-
-    def velocity(self, elapsed_s: float) -> float:
-        """How fast it goes then, with its sign."""
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -116,6 +90,10 @@ class Travel:
             return sign * self.speed
         return sign * self.speed / self.ramp_s * min(elapsed_s, ramp, total - elapsed_s)
 
+    def cut(self, share: float) -> Travel:
+        """The same up to a share of the way."""
+        return replace(self, goal=self.start + share * (self.goal - self.start))
+
     def brake(self, elapsed_s: float) -> Brake:
         """What a stop then makes of it: slowing down by the same ramp, never beyond the goal."""
         return Brake(
@@ -123,6 +101,42 @@ class Travel:
             self.velocity(elapsed_s),
             self.speed / self.ramp_s if self.ramp_s else math.inf,
         )
+
+
+@dataclass(frozen=True)
+class Route:
+    """A joint's part of a motion of all joints, along a way that was looked at before.
+
+    Attributes
+    ----------
+    along
+        Where the joint is so many seconds after the beginning.
+    moving_s
+        Seconds until all joints stand.
+    settle_s
+        Seconds that they charge beyond that.
+    """
+
+    along: Callable[[float], float]
+    moving_s: float
+    settle_s: float = 0.0
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds until they stand and have settled; 0 if there is no way to go."""
+        return self.moving_s + self.settle_s if self.moving_s > 0.0 else 0.0
+
+    def place(self, elapsed_s: float) -> float:
+        """Where it is so many seconds after the beginning."""
+        return self.along(min(max(elapsed_s, 0.0), self.moving_s))
+
+    def cut(self, share: float) -> Route:
+        """The same up to a share of its time."""
+        return replace(self, moving_s=share * self.moving_s)
+
+    def brake(self, elapsed_s: float) -> Brake:
+        """What a stop makes of it: joints that slowed down each by itself would leave the way, so they stand at once."""
+        return Brake(self.place(elapsed_s), 0.0, math.inf)
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,16 @@ def ioc(
     anywhere: Annotated[
         bool, typer.Option("--anywhere", help="Let clients of other machines move its motors.")
     ] = False,
+    autosave: Annotated[
+        Path | None, typer.Option(help="File that keeps its motors' places and settings over restarts.")
+    ] = None,
 ) -> int:
     """Serve a simulated instrument by EPICS: motor records and a camera, on this machine alone."""
     from lauepilot.cli.ioc import run_ioc
 
     return run_ioc(
         crystal, instrument, prefix=prefix, seed=seed, faults=faults, speed=speed, names_only=names_only,
-        anywhere=anywhere,
+        anywhere=anywhere, autosave=autosave,
     )  # fmt: skip
 
 

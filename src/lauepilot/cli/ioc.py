@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from lauepilot.cli.output import Exit, UserError
 from lauepilot.cli.simulate import fault_level
@@ -19,6 +20,7 @@ def run_ioc(
     speed: float,
     names_only: bool,
     anywhere: bool,
+    autosave: Path | None = None,
 ) -> int:
     """Serve until Ctrl-C, or print the names of the process variables; the exit code."""
     try:
@@ -54,6 +56,7 @@ def run_ioc(
             faults=level,
             speed=speed,
             anywhere=anywhere,
+            autosave=autosave,
         )
     except HardwareError as error:
         raise UserError(str(error)) from None
