@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium
 
 #: Ids that `register` registers.
-IDS = ("lauepilot/LaueAlign-v0",)
+IDS = ("lauepilot/LaueAlign-v0", "lauepilot/LaueGame-v0")
 
 
 def register() -> None:
@@ -16,6 +16,14 @@ def register() -> None:
             entry_point="lauepilot.envs.align.env:LaueAlignEnv",
             vector_entry_point="lauepilot.envs.align.vector:LaueAlignVectorEnv",
             # Its own steps and clock end an episode; the wrapper would not know of the clock.
+            max_episode_steps=None,
+        )
+    if "lauepilot/LaueGame-v0" not in gymnasium.registry:
+        gymnasium.register(
+            id="lauepilot/LaueGame-v0",
+            entry_point="lauepilot.envs.game.env:LaueGameEnv",
+            vector_entry_point="lauepilot.envs.game.vector:LaueGameVectorEnv",
+            # The level sets the number of moves.
             max_episode_steps=None,
         )
 

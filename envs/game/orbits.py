@@ -37,11 +37,11 @@ def reach(volume: float) -> float:
 def lengths(family: Family, hkl: NDArray[np.int64], a: float, c: float) -> FloatArray:
     """|Q| (n,) of reflections, 1/angstrom."""
     h, k, el = hkl.T.astype(float)
-    if family.name == "hexagonal":
-        flat = 4.0 / 3.0 * (h * h + h * k + k * k)
-    else:
-        flat = h * h + k * k
-    return np.asarray(2.0 * np.pi * np.sqrt(flat / a**2 + el * el / (a if family.name == "cubic" else c) ** 2))
+    hexagonal = family.name == "hexagonal"
+    flat = 4.0 / 3.0 * (h * h + h * k + k * k) if hexagonal else h * h + k * k
+    return np.asarray(
+        2.0 * np.pi * np.sqrt(flat / a**2 + el * el / (a if family.name == "cubic" else c) ** 2)
+    )
 
 
 def equivalents(family: str, hkl: tuple[int, int, int]) -> list[tuple[int, int, int]]:
@@ -49,7 +49,9 @@ def equivalents(family: str, hkl: tuple[int, int, int]) -> list[tuple[int, int, 
     h, k, el = hkl
     signs = list(product((1, -1), repeat=3))
     if family == "cubic":
-        turned = {tuple(s * x for s, x in zip(sign, p, strict=True)) for p in permutations(hkl) for sign in signs}
+        turned = {
+            tuple(s * x for s, x in zip(sign, p, strict=True)) for p in permutations(hkl) for sign in signs
+        }
     elif family == "tetragonal":
         turned = {(s * x, t * y, u * el) for x, y in ((h, k), (k, h)) for s, t, u in signs}
     else:
@@ -59,13 +61,13 @@ def equivalents(family: str, hkl: tuple[int, int, int]) -> list[tuple[int, int, 
 
 
 @lru_cache(maxsize=4)
-def orbits_of(family: Family) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def orbits_of(family: Family) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Orbits of lattice directions that any crystal of the family needs.
 
     Returns
     -------
-    Representatives (n, 3); the first harmonic (n,) that the centring allows; all members (m, 3), orbit by orbit, and where
-    each orbit begins are told by `starts_of`.
+    Rows (n, 6): representative (3), the first harmonic that the centring allows, where its members begin and end; and the
+    members (m, 3).
     """
     corners = [(a, c) for a in family.a for c in family.c]
     if family.name == "cubic":
@@ -80,7 +82,9 @@ def orbits_of(family: Family) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
     if family.name == "cubic":
         keep &= hkl[:, 1] >= hkl[:, 2]
     hkl = hkl[keep]
-    first = np.where(hkl.sum(axis=1) % 2 == 0, 1, 2) if family.centring == "I" else np.ones(len(hkl), np.int64)
+    first = (
+        np.where(hkl.sum(axis=1) % 2 == 0, 1, 2) if family.centring == "I" else np.ones(len(hkl), np.int64)
+    )
     near = np.zeros(len(hkl), dtype=bool)
     for (a, c), r in zip(corners, reaches, strict=True):
         near |= lengths(family, hkl, a, c) * first <= 1.02 * r
@@ -88,10 +92,8 @@ def orbits_of(family: Family) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
     members = [equivalents(family.name, (int(x[0]), int(x[1]), int(x[2]))) for x in hkl]
     sizes = np.array([len(m) for m in members], dtype=np.int64)
     table = np.array([x for m in members for x in m], dtype=np.int64)
-    # Its own columns hold what a kernel needs of an orbit: representative, first harmonic, where members begin and end.
     end = np.cumsum(sizes)
-    orbits = np.column_stack([hkl, first, end - sizes, end]).astype(np.int64)
-    return orbits, table, sizes
+    return np.column_stack([hkl, first, end - sizes, end]).astype(np.int64), table
 
 
 @lru_cache(maxsize=1)
@@ -100,7 +102,7 @@ def all_orbits() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64
     rows, members, begin = [], [], [0]
     offset = 0
     for family in FAMILIES:
-        orbits, table, _ = orbits_of(family)
+        orbits, table = orbits_of(family)
         rows.append(orbits + np.array([0, 0, 0, 0, offset, offset]))
         members.append(table)
         offset += len(table)

@@ -106,14 +106,16 @@ def level_of(name: str) -> Level:
 
 
 def film(distance_mm: float = 50.0) -> Detector:
-    """The film as a detector of `SIDE` x `SIDE` pixels, behind which the beam comes from: what perception needs."""
-    rotation = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]]).T
+    """The film as perception takes it, before the sample as seen from the source: pixels of 0.1 mm, no hole.
+
+    `lauepilot.agents.game.spots.find` gives spots in these pixels.
+    """
     return Detector(
         name="film",
         kind="flat",
-        shape=(SIDE, SIDE),
-        pixel_mm=(PIXEL_MM, PIXEL_MM),
+        shape=(1000, 1000),
+        pixel_mm=(FILM_MM / 1000, FILM_MM / 1000),
         distance_mm=distance_mm,
-        centre_px=(CENTRE_PX, CENTRE_PX),
-        rotation=rotation,
+        centre_px=(499.5, 499.5),
+        rotation=np.diag([1.0, -1.0, -1.0]),
     )
