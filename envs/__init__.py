@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium
 
 #: Ids that `register` registers.
-IDS = ("lauepilot/LaueAlign-v0", "lauepilot/LaueGame-v0")
+IDS = ("lauepilot/LaueAlign-v0", "lauepilot/LaueGame-v0", "lauepilot/MonoAlign-v0")
 
 
 def register() -> None:
@@ -24,6 +24,14 @@ def register() -> None:
             entry_point="lauepilot.envs.game.env:LaueGameEnv",
             vector_entry_point="lauepilot.envs.game.vector:LaueGameVectorEnv",
             # The level sets the number of moves.
+            max_episode_steps=None,
+        )
+    if "lauepilot/MonoAlign-v0" not in gymnasium.registry:
+        gymnasium.register(
+            id="lauepilot/MonoAlign-v0",
+            entry_point="lauepilot.envs.mono.env:MonoAlignEnv",
+            vector_entry_point="lauepilot.envs.mono.env:MonoAlignVectorEnv",
+            # Its own steps and clock end an episode.
             max_episode_steps=None,
         )
 

@@ -11,7 +11,7 @@ from lauepilot.perception.reflections.search import UbAnswer, UbSearch
 from lauepilot.perception.reflections.zeros import RefinedUb
 from lauepilot.simulator.conventions import FloatArray, rotation_angle
 from lauepilot.simulator.fourcircle import FourCircle, as_positions, ready_after
-from lauepilot.simulator.fourcircle_twin import FourCircleTwin, Sweep
+from lauepilot.simulator.fourcircle_twin import DetectorKind, FourCircleTwin, Sweep
 
 
 def ready(instrument: FourCircle, here: dict[str, float], path: Path) -> Iterator[dict[str, float]]:
@@ -28,9 +28,14 @@ def ready(instrument: FourCircle, here: dict[str, float], path: Path) -> Iterato
 
 def fly(twin: FourCircleTwin, path: Path, search: UbSearch) -> Sweep:
     """Measure on a path."""
+    return fly_path(twin, path, search.kind)
+
+
+def fly_path(twin: FourCircleTwin, path: Path, detector: DetectorKind) -> Sweep:
+    """Measure on a path with one of the detectors."""
     for goal in ready(twin.instrument, twin.positions, path):
         twin.move(goal)
-    return twin.sweep(path.points_deg, path.seconds, detector=search.kind, aperture=path.aperture)
+    return twin.sweep(path.points_deg, path.seconds, detector=detector, aperture=path.aperture)
 
 
 def drive(search: UbSearch, twin: FourCircleTwin) -> UbAnswer:
