@@ -19,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from lauepilot.hardware.epics.stage import Stage
 from lauepilot.hardware.epics.values import Refused, pvs, show
 from lauepilot.hardware.errors import HardwareError
 from lauepilot.simulator.crystal import load_crystal
-from lauepilot.simulator.faults import Faults
+from lauepilot.simulator.faults import LEVELS, Faults
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.twin import Twin
@@ -49,13 +48,6 @@ READY = "ready"
 
 #: Wall seconds between looks at what is to be saved.
 KEEP_S = 0.5
-
-#: Faults of the Twin by the name of their level, as on the command line.
-LEVELS: Mapping[str, Callable[[], Faults]] = {
-    "none": Faults.none,
-    "default": Faults,
-    "harsh": Faults.harsh,
-}
 
 READ = {
     "Clock_RBV": 0.0, "Dose_RBV": 0.0, "LiveTime_RBV": 0.0, "Saturation_RBV": 0.0, "Gain_RBV": 1.0, "Offset_RBV": 0.0,

@@ -80,7 +80,7 @@ class MotorRecord(MotorPVs):
             "VMAX": axis.speed, "BVEL": axis.speed, "HVEL": axis.speed, "JVEL": axis.speed, "VBAS": 0.0,
             "ACCL": ramp, "BACC": ramp, "DLY": axis.settle_s - ramp, "BDST": 0.0, "MRES": axis.resolution,
             "RRES": axis.resolution, "ERES": axis.resolution, "RDBD": axis.resolution, "TWV": 1.0,
-            "SPMG": "Go", "CNEN": "Enable", "LVIO": 0, "DMOV": 1, "MOVN": 0,
+            "SPMG": "Go", "CNEN": "Enable", "DIR": "Pos", "LVIO": 0, "DMOV": 1, "MOVN": 0,
         }  # fmt: skip
         if kept is not None:
             fields |= {name: kept[name] for name in KEPT}

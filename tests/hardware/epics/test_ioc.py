@@ -18,52 +18,6 @@ from lauepilot.simulator.crystal import load_crystal  # noqa: E402
 from lauepilot.simulator.instrument import load_instrument  # noqa: E402
 from lauepilot.simulator.twin import Twin  # noqa: E402
 
-SPEED = 20.0
-
-
-@pytest.fixture(scope="module")
-def ioc():
-    with running_ioc(speed=SPEED, seed=4) as running:
-        yield running
-
-
-class Client:
-    """Process variables below a prefix."""
-
-    def __init__(self, prefix):
-        self.prefix, self.pvs = prefix, {}
-
-    def pv(self, name):
-        if name not in self.pvs:
-            self.pvs[name] = epics.PV(self.prefix + name)
-            assert self.pvs[name].wait_for_connection(5.0), name
-        return self.pvs[name]
-
-    def get(self, name, **how):
-        return self.pv(name).get(use_monitor=False, timeout=5.0, **how)
-
-    def put(self, name, value, wait=True):
-        return self.pv(name).put(value, wait=wait, timeout=20.0)
-
-    def until(self, name, wanted, timeout=10.0):
-        end = time.monotonic() + timeout
-        while self.get(name) != wanted:
-            assert time.monotonic() < end, f"{name} is {self.get(name)!r}, not {wanted!r}"
-            time.sleep(0.02)
-
-
-@pytest.fixture
-def client(ioc):
-    client = Client(ioc.prefix)
-    yield client
-    client.put("twin:FaultAxis", "omega")
-    client.put("twin:FaultMotor", 0)
-    client.put("twin:FaultCamera", 0)
-    for axis in ("omega", "chi", "phi"):
-        client.put(f"{axis}.STOP", 1)
-        client.until(f"{axis}.DMOV", 1)
-    client.put("twin:Speed", SPEED)
-
 
 def test_clients_see_the_limits_and_nothing_moves_beyond_them(client):
     limits = client.pv("omega").get_ctrlvars()
@@ -89,7 +43,7 @@ def test_a_put_is_complete_when_the_motor_is_at_rest(client):
     assert client.get("chi.RBV") == pytest.approx(goal, abs=1e-3)
     assert client.get("chi.DMOV") == 1 and client.get("chi.MOVN") == 0
     speed = client.get("chi.VELO")
-    assert time.monotonic() - began >= 20.0 / (speed * SPEED)
+    assert time.monotonic() - began >= 20.0 / (speed * client.get("twin:Speed"))
 
 
 def test_read_backs_on_the_way_and_stop_in_motion(client):
@@ -196,14 +150,14 @@ def test_wrong_read_backs_and_several_motors_at_once(client):
     assert client.get("omega.RBV") == pytest.approx(5.0, abs=1e-3)
 
 
-def test_the_image_is_the_twins(ioc):
+def test_the_image_is_the_twins(client_of):
     """The same seed in process: the same motions and exposures give the same pixels, bit by bit."""
     twin = Twin(load_crystal("si"), load_instrument("lab"), rng=np.random.default_rng(11))
     twin.move({"omega": 5.0, "phi": -4.0})
     twin.move({"chi": 3.0})
     wanted = twin.expose(2.0)
     with running_ioc(speed=200.0, seed=11) as fresh:
-        client = Client(fresh.prefix)
+        client = client_of(fresh.prefix)
         for axis in ("omega", "phi"):  # told together: no connecting between them
             client.pv(axis)
         client.put("omega", 5.0, wait=False)
@@ -256,9 +210,9 @@ def test_ophyds_own_areadetector_classes(ioc):
     detector.unstage()
 
 
-def test_killed_and_started_again():
+def test_killed_and_started_again(client_of):
     with running_ioc(speed=100.0) as ioc:
-        client = Client(ioc.prefix)
+        client = client_of(ioc.prefix)
         client.put("omega", 3.0)
         ioc.kill()
         end = time.monotonic() + 10.0
@@ -266,7 +220,7 @@ def test_killed_and_started_again():
             assert time.monotonic() < end
             time.sleep(0.05)
         ioc.start()
-        fresh = Client(ioc.prefix)
+        fresh = client_of(ioc.prefix)
         assert fresh.get("omega.RBV") == 0.0
 
 
