@@ -6,6 +6,7 @@ Tiled's own client: it never stands on a command line or in a URL, where others 
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -51,7 +52,11 @@ def catalogue(where: str | Path, *, create: bool = False) -> Iterator[Any]:
     except ImportError as error:
         raise RecordError("Records in Tiled need it installed: pip install 'lauepilot[data]'.") from error
     if _is_url(where):
-        yield _server(str(where), tiled.client.from_uri)
+        client = _server(str(where), tiled.client.from_uri)
+        try:
+            yield client
+        finally:
+            client.context.http_client.close()
         return
     folder = Path(where)
     if not create and not is_catalogue(folder):
@@ -83,6 +88,7 @@ def _embedded(folder: Path) -> Iterator[Any]:
     from tiled.client.context import Context
     from tiled.server.app import build_app
 
+    logging.getLogger("tiled.server.app").setLevel(logging.WARNING)  # it tells its version on each start
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,7 +98,7 @@ def _embedded(folder: Path) -> Iterator[Any]:
     tree = from_uri(
         f"sqlite:///{folder / _DATABASE}",
         writable_storage=[str(folder / "data"), f"sqlite:///{folder / 'tables.db'}"],
-        init_if_not_exists=True,
+        init_if_not_exists=not is_catalogue(folder),  # looking is dear: it starts another process
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on the HTTP client that Tiled brings along
@@ -125,10 +131,26 @@ def read_tiled(where: str | Path, uid: str | None, *, images: bool = True) -> Ru
         If there is no such run.
     """
     with catalogue(where) as client:
-        node = _find(client, uid, where)
-        metadata = dict(node.metadata)
-        streams = {name: _stream(name, node.base[name], images) for name in node.base}
-        return RunRecord(dict(metadata["start"]), dict(metadata.get("stop") or {}), streams)
+        return _record(_find(client, uid, where), images)
+
+
+def read_all_tiled(where: str | Path) -> list[RunRecord]:
+    """All runs of a catalogue, without their images."""
+    with catalogue(where) as client:
+        return [_record(client[uid], False) for uid in client]
+
+
+def forget_unfinished(client: Any, uid: str) -> bool:
+    """Remove a run that never got its end, as when Tiled failed meanwhile; whether nothing of it is there any more."""
+    if uid in client and not client[uid].metadata.get("stop"):
+        client[uid].delete(recursive=True, external_only=False)
+    return uid not in client
+
+
+def _record(node: Any, images: bool) -> RunRecord:
+    metadata = dict(node.metadata)
+    streams = {name: _stream(name, node.base[name], images) for name in node.base}
+    return RunRecord(dict(metadata["start"]), dict(metadata.get("stop") or {}), streams)
 
 
 def _find(client: Any, uid: str | None, where: str | Path) -> Any:

@@ -199,9 +199,7 @@ def finish(
     tiled: str | None = None,
 ) -> int:
     """Play what stands ready (from the record in ``resumed``, if given), record and report; the exit code."""
-    # Not hidden until it is whole: a process that is killed leaves a record, and that wants to be found.
     with copied_to(tiled) as copy:
-        folder.mkdir(parents=True, exist_ok=True)
         ended = play(setup, folder, speed, screen, resumed, reread, copy)
     summary = write_records(setup, ended, folder)
     summary["folder"] = str(folder)
@@ -252,6 +250,8 @@ def carry_out(
         "lauepilot.hardware",
     ):  # what goes wrong is told once, in one line, and is in the records
         logging.getLogger(name).addHandler(logging.NullHandler())
+    # Not hidden until it is whole: a process that is killed leaves a record, and that wants to be found.
+    folder.mkdir(parents=True, exist_ok=True)
     recorder = LocalRecorder(folder, task.instrument)
     consumers: list[Any] = [recorder, *([] if copy is None else [copy])]
     if screen is not None:

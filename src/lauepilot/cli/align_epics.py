@@ -112,7 +112,6 @@ def align_on_pvs(
             markup=True,
         )
     with copied_to(tiled) as copy:
-        folder.mkdir(parents=True, exist_ok=True)
         ended = play_on_pvs(setup, folder, screen, copy)
     summary = _written(setup, ended, folder)
     if ended.problem is not None:
@@ -132,9 +131,7 @@ def align_on_pvs(
     return codes[ended.outcome]
 
 
-def play_on_pvs(
-    setup: PVSetup, folder: Path, screen: Console | None, copy: Copy | None = None
-) -> Ended:
+def play_on_pvs(setup: PVSetup, folder: Path, screen: Console | None, copy: Copy | None = None) -> Ended:
     """Connect and run the plan; whatever happens, the records of the run are in ``folder`` afterwards."""
     task = setup.task
     plan = align_crystal(

@@ -105,7 +105,9 @@ def align(
     if resume is not None:
         from lauepilot.cli.resume import run_resume
 
-        return run_resume(folder=resume, speed=speed, out=out, as_json=json_output, reread=reread, tiled=tiled)
+        return run_resume(
+            folder=resume, speed=speed, out=out, as_json=json_output, reread=reread, tiled=tiled
+        )
     if epics is not None or devices is not None:
         from lauepilot.cli.epics import run_align_epics
 

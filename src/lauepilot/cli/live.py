@@ -198,8 +198,8 @@ def show_end(screen: Console, summary: Mapping[str, Any]) -> None:
     for name in ("first_pattern", "last_pattern", "ub", "documents"):
         if name in summary["files"]:
             screen.print(f"         {summary['files'][name]}", style="dim")
-    if "tiled" in summary["files"]:
-        screen.print(f"in Tiled: {summary['files']['tiled']}", soft_wrap=True, markup=False)
+    screen.print(f"         frames/ ({len(summary['files']['frames'])}), summary.json", style="dim")
     if "tiled_problem" in summary["files"]:
         screen.print(summary["files"]["tiled_problem"], style="bold red", soft_wrap=True, markup=False)
-    screen.print(f"         frames/ ({len(summary['files']['frames'])}), summary.json", style="dim")
+    elif "tiled" in summary["files"]:
+        screen.print(f"and in Tiled: {summary['files']['tiled']}", soft_wrap=True, markup=False)

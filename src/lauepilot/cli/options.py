@@ -28,9 +28,7 @@ SeedOption = Annotated[
 ]
 FaultsOption = Annotated[
     str,
-    typer.Option(
-        help="How far the instrument strays from its drawing: none, default, lab, harsh."
-    ),
+    typer.Option(help="How far the instrument strays from its drawing: none, default, lab, harsh."),
 ]
 PrefixOption = Annotated[
     str | None,

@@ -17,13 +17,19 @@ from lauepilot.hardware.records.dataset import names
 from lauepilot.hardware.records.documents import (
     RunRecord,
     find_run,
-    is_run,
     read_record,
     replay,
     run_folders,
 )
 from lauepilot.hardware.records.nexus import export_nexus
-from lauepilot.hardware.records.tiled import catalogue, is_catalogue, read_tiled, tiled_writer
+from lauepilot.hardware.records.tiled import (
+    catalogue,
+    forget_unfinished,
+    is_catalogue,
+    read_all_tiled,
+    read_tiled,
+    tiled_writer,
+)
 
 
 def run_records_list(*, where: str, as_json: bool) -> None:
@@ -77,7 +83,8 @@ def run_records_export(
             raise UserError(f"{where} is in Tiled already; --tiled takes runs out of a local folder.")
         with catalogue(tiled, create=True) as client:
             folder = find_run(where, uid)
-            if read_record(folder).uid in client:
+            # One that was cut short there, as when the server went away meanwhile, is written anew.
+            if not forget_unfinished(client, read_record(folder).uid):
                 raise UserError(f"{tiled} has the run {read_record(folder).uid} already.")
             done |= {"uid": replay(folder, tiled_writer(client)), "tiled": tiled}
     if as_json:
@@ -112,10 +119,6 @@ def resumable(folder: Path) -> tuple[Path, Mapping[str, Any]]:
 def _record(where: str, uid: str | None, *, images: bool = True) -> RunRecord:
     if is_catalogue(where):
         return read_tiled(where, uid, images=images)
-    if uid is None and not is_run(Path(where)) and len(run_folders(Path(where))) > 1:
-        raise RecordError(
-            f"There are several runs in {where}. Say which with --uid; `lauepilot records list` shows them."
-        )
     return read_record(find_run(where, uid))
 
 
@@ -125,10 +128,19 @@ def _summaries(where: str) -> list[dict[str, Any]]:
             raise UserError(
                 f"There is no folder {where}. Runs of lauepilot align are in lauepilot-runs/ by default."
             )
-        return [_summary(read_record(folder)) for folder in run_folders(Path(where))]
-    with catalogue(where) as client:
-        uids = list(client)
-    return [_summary(read_tiled(where, uid, images=False)) for uid in uids]
+        return [_readable(folder) for folder in run_folders(Path(where))]
+    return [_summary(record) for record in read_all_tiled(where)]
+
+
+def _readable(folder: Path) -> dict[str, Any]:
+    """One line of the list; a record that cannot be read, as of a run that was killed before it began, hides no other."""
+    try:
+        return _summary(read_record(folder))
+    except RecordError as error:
+        return {
+            "uid": None, "uid8": "", "folder": str(folder), "began": "", "plan": "", "crystal": None, "exposures": 0,
+            "ended": "unreadable", "reason": str(error), "resumed_from": None,
+        }  # fmt: skip
 
 
 def _summary(record: RunRecord) -> dict[str, Any]:

@@ -78,4 +78,6 @@ def run_resume(
     retrace(setup.world.twin, path)
     if screen is not None:
         screen.print(f"going on with {path}", markup=False, soft_wrap=True)
-    return finish(setup, final, screen, speed=speed, as_json=as_json, resumed=path, reread=reread, tiled=tiled)
+    return finish(
+        setup, final, screen, speed=speed, as_json=as_json, resumed=path, reread=reread, tiled=tiled
+    )
