@@ -1,12 +1,15 @@
-"""What goes wrong with process variables, each beside the naive way that falls for it.
+"""What goes wrong with process variables and packages, each beside the naive way that falls for it.
 
-All on caproto's own example motors: they tell clients no control limits, have no put-completion and poll their stop.
+The motors are caproto's own examples: they tell clients no control limits, have no put-completion and poll their stop.
+Traps 3, 9, 10 and 11 have their tests where their parts are: tests/hardware/epics/test_ioc.py, drivers/test_ximc.py,
+tests/hardware/test_adaptive.py and tests/envs/test_batch.py.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import tomllib
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,6 +17,8 @@ import pytest
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from bluesky.utils import FailedStatus
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import HardwareError, MotionError
@@ -246,3 +251,19 @@ def test_an_image_of_another_shape_is_refused(lab_of_pvs):
     assert isinstance(problem, HardwareError)
     assert "(47, 64)" in str(problem)
     assert "(rows, cols) = (48, 64)" in str(problem)
+
+
+def test_nothing_that_we_ask_for_pins_gymnasium_back(project):
+    """Trap 12: ``ray[rllib]`` wants gymnasium 1.2.2; the naive way is to list it. And trap 9: libximc 3.1.2 has no Linux."""
+    written = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = [
+        *written["dependencies"],
+        *(line for extra in written["optional-dependencies"].values() for line in extra),
+    ]
+    asked = {(r := Requirement(line)).name: r for line in lines}
+    assert "ray" not in asked or not asked["ray"].extras
+    assert asked["gymnasium"].specifier.contains("1.4.0")
+    assert not asked["libximc"].specifier.contains("3.1.2")
+    pins = (project / "constraints.txt").read_text("utf-8").splitlines()
+    (gymnasium,) = [line.partition("==")[2] for line in pins if line.startswith("gymnasium==")]
+    assert Version(gymnasium) > Version("1.2.2")

@@ -63,6 +63,7 @@ def test_read_backs_on_the_way_and_stop_in_motion(client):
 
 
 def test_a_stop_at_rest_does_not_kill_the_next_motion(client):
+    """Trap 3: the naive way polls a flag, finds it up when the next motion begins, and stops that."""
     client.put("chi.STOP", 1)
     goal = 7.0 if client.get("chi.RBV") < 0.0 else -7.0
     client.put("chi", goal)
