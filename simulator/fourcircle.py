@@ -286,10 +286,21 @@ def ready_after(axis: Axis, here: float, start: float) -> float | None:
     """Where an axis must go first so that it comes to ``start`` from below, its play always on one side; None if it does."""
     if start > here + 1e-9 or axis.backlash == 0.0 or abs(start - here) < 1e-9:
         return None
-    return max(start - 10.0 * axis.backlash, axis.limits[0])
+    return max(start - 20.0 * axis.backlash, axis.limits[0])
 
 
 def check_seconds(seconds: float) -> None:
     """Refuse a counting time that is not positive."""
     if not (np.isfinite(seconds) and seconds > 0.0):
         raise ValueError(f"Counting needs a positive time; {seconds} s came.")
+
+
+def travel_s(instrument: FourCircle, here_deg: FloatArray, there_deg: FloatArray) -> float:
+    """Seconds from one place (4,) to another, all axes at once, settling included."""
+    ways = np.abs(np.asarray(there_deg) - np.asarray(here_deg))
+    times = [
+        way / axis.speed + axis.settle_s
+        for way, axis in zip(ways, instrument.motors.axes, strict=True)
+        if way > 0.0
+    ]
+    return max(times, default=0.0)

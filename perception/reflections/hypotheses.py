@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lauepilot.perception.reflections.zeros import Centred
 from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import Crystal
-from lauepilot.simulator.fourcircle import FourCircle, integrated_rates
+from lauepilot.simulator.fourcircle import FourCircle, integrated_rates, travel_s
 from lauepilot.simulator.orientation import misorientation
 
 #: How far a measured scattering angle may be from the cell's, degrees: zeros of the arm, offsets of the detector.
@@ -25,6 +25,8 @@ FLOOR = 0.01
 _SAME_DEG = 0.6  # hypotheses nearer than this are one
 _MOST = 400
 _POOL = 2500  # reflections that are looked through for a probe
+#: Seconds that a probe takes besides the way there.
+PROBING_S = 15.0
 
 
 class Catalogue:
@@ -195,8 +197,11 @@ def telling_probe(
     catalogue: Catalogue,
     done: Sequence[tuple[FloatArray, float]],
     weakest: float = 0.05,
+    here_deg: FloatArray | None = None,
 ) -> Probe | None:
-    """A reflection of the best hypothesis on whose rate the rivals differ most; None if nothing is left to look at.
+    """A reflection of the best hypothesis on whose rate the rivals differ most for the seconds that it costs.
+
+    None if nothing is left to look at.
 
     Parameters
     ----------
@@ -208,6 +213,8 @@ def telling_probe(
         Places (direction, scattering angle) that were looked at already.
     weakest
         Rate (the strongest is 1) that is still worth counting for.
+    here_deg
+        Where the axes stand (4,); None leaves the way out of account.
     """
     best, instrument = rivals[0], catalogue.instrument
     floor = 0.2 * weakest
@@ -227,7 +234,10 @@ def telling_probe(
         # Along a line that was already looked at there is less to learn.
         fresh = min((1.0 - float(direction @ d) ** 2 for d, _ in done), default=1.0)
         value = tells + 0.3 * fresh + 0.1 * float(catalogue.rate[n])
-        if value > most and instrument.allows(instrument.bisecting(direction, tth)):
+        angles = instrument.bisecting(direction, tth)
+        if here_deg is not None:
+            value /= PROBING_S + travel_s(instrument, here_deg, angles)
+        if value > most and instrument.allows(angles):
             most, choice = value, Probe(direction, tth, floor, tells)
     return choice
 

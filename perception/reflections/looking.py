@@ -29,6 +29,8 @@ _OVERLAP = 0.15
 SEARCH_S, CENTRE_S, LONGEST_S = 0.05, 0.1, 4.0
 #: Counts at the top of a peak that are worth waiting for.
 _ENOUGH = 300.0
+#: Counts of a spot that are enough for its place.
+_PLENTY = 300.0
 #: Steps of phi while searching: bins of the counter, frames of the area detector, degrees.
 BIN_DEG, FRAME_DEG = 0.5, 2.0
 
@@ -78,10 +80,15 @@ class PointLook:
         """Half of the chi that the open aperture sees."""
         return float(np.rad2deg(self._half_open[0] / (2.0 * np.sin(np.deg2rad(tth_deg) / 2.0))))
 
-    def best_tth(self) -> list[float]:
+    @property
+    def half_tth_deg(self) -> float:
+        """By how much 2 theta may be off the arm's and the open aperture still sees it well."""
+        return 0.8 * float(np.rad2deg(self._half_open[1]))
+
+    def best_tth(self, most: int = 2) -> list[float]:
         """Scattering angles worth a search, the best first: many strong reflections, and a wide acceptance in chi."""
         c = self.catalogue
-        half = 0.8 * float(np.rad2deg(self._half_open[1]))
+        half = self.half_tth_deg
         useful = c.rate >= 0.05
         scores: dict[float, float] = {}
         for tth in np.unique(np.round(c.tth_deg[useful], 3)):
@@ -94,7 +101,7 @@ class PointLook:
         for tth in ranked:
             if all(abs(tth - t) > 1.0 for t in chosen):
                 chosen.append(tth)
-        return chosen[:2]
+        return chosen[:most]
 
     def rows(self, tth_deg: float) -> Iterator[tuple[float, float]]:
         """Chi of each row of the half sphere, and its step: Friedel's law puts one of each pair there."""
@@ -126,10 +133,10 @@ class PointLook:
         half_deg: float,
         why: str,
         *,
-        rough: bool = False,
+        sure: bool = False,
         seconds: float = CENTRE_S,
     ) -> Look[Centred | None]:
-        """Centre a peak near the angles: omega, chi, 2theta, omega; ``rough`` stops after the first omega."""
+        """Centre a peak near the angles: omega, chi, 2theta, omega; ``sure`` of what and where it is, omega and chi do."""
         instrument, tth = self.instrument, float(angles_deg[3])
         here = np.array(angles_deg, dtype=float)
         step = max(0.6 * instrument.width_deg(tth), 2.0 * half_deg / 40.0)
@@ -140,8 +147,6 @@ class PointLook:
             return None
         here = self._at(here, "omega", peak.centre)
         rate = peak.area / float(sweep.seconds[0])
-        if rough:
-            return Centred(here, 0.0, tth, max(peak.sigma, 0.05), rate)
         seconds = float(np.clip(_ENOUGH / max(peak.top / float(sweep.seconds[0]), 1e-3), CENTRE_S, LONGEST_S))
         box = self.acceptance_deg(tth)
         sweep = yield Path(along(here, "chi", box + 0.8, (box + 0.8) / 14.0), seconds, "open", f"{why}: chi")
@@ -149,6 +154,8 @@ class PointLook:
         if wide is None:
             return None
         here[1] = wide.centre
+        if sure:
+            return Centred(here, 0.0, tth, float(max(wide.sigma, peak.sigma)), rate)
         sweep = yield Path(along(here, "tth", 0.5, 0.04), seconds, "closed", f"{why}: 2theta")
         low = float(np.rad2deg(self._half_closed[1]))
         radial = fit_peak(sweep.angles_deg[:, 3], sweep.counts, box=low) if sweep.counts is not None else None
@@ -181,6 +188,9 @@ class AreaLook:
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue, self.instrument = catalogue, catalogue.instrument
 
+    #: Chi of the turns of phi that together see the half sphere.
+    turns_deg = (0.0, 40.0, 75.0, -40.0)
+
     def best_tth(self) -> list[float]:
         """Arm positions worth a search, the best first: many strong reflections on the detector, none in the direct beam."""
         c, (_, half) = self.catalogue, self.instrument.area.half_deg
@@ -203,7 +213,7 @@ class AreaLook:
 
     def segments(self, tth_deg: float) -> Iterator[Path]:
         """Turns of phi that together see the half sphere."""
-        for chi in (0.0, 40.0, 75.0, -40.0):
+        for chi in self.turns_deg:
             corners = np.arange(-180.0, 180.0 + 1e-9, FRAME_DEG)
             points = np.tile([0.5 * tth_deg, chi, 0.0, tth_deg], (len(corners), 1))
             points[:, 2] = corners
@@ -232,13 +242,16 @@ class AreaLook:
         half_deg: float,
         why: str,
         *,
-        rough: bool = False,
+        sure: bool = False,
         seconds: float = CENTRE_S,
     ) -> Look[Centred | None]:
-        """Centre a peak near the angles: one sweep of omega, a second with the spot in the middle unless ``rough``."""
+        """Centre a peak near the angles: a sweep of omega; a second with the spot in the middle if it was faint.
+
+        Where a spot is on the detector says where Q is; ``sure`` of what it is changes nothing.
+        """
         here = np.array(angles_deg, dtype=float)
         found: Centred | None = None
-        for turn in range(1 if rough else 2):
+        for turn in range(2):
             step = max(0.6 * self.instrument.width_deg(float(here[3])), 2.0 * half_deg / 40.0)
             sweep = yield Path(along(here, "omega", half_deg, step), seconds, "open", f"{why}: omega")
             if sweep.frames is None:
@@ -256,12 +269,10 @@ class AreaLook:
             azimuth, tth = ray_angles(self.instrument.area.rays([spot.pixel], float(here[3]))[0])
             width = float(sweep.angles_deg[1, 0] - sweep.angles_deg[0, 0])
             rate = spot.counts * width / float(sweep.seconds[0])
-            sigma = float(np.hypot(0.5 * width / np.sqrt(max(spot.counts, 1.0)), 0.005)) + (
-                0.03 if rough else 0.0
-            )
+            sigma = float(np.hypot(0.5 * width / np.sqrt(max(spot.counts, 1.0)), 0.005))
             found = Centred(place, azimuth, tth, sigma, rate)
             here = self.instrument.bisecting(found.direction(self.instrument), tth)
-            if not self.instrument.allows(here):
+            if spot.counts > _PLENTY or not self.instrument.allows(here):
                 return found
             half_deg = 0.6
             seconds = float(np.clip(CENTRE_S * 1000.0 / max(spot.counts, 1.0), CENTRE_S, LONGEST_S))

@@ -14,7 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from lauepilot.perception.reflections.choosing import Choosing
 from lauepilot.perception.reflections.cones import cones_about, walk_cone
+from lauepilot.perception.reflections.first import first_of
 from lauepilot.perception.reflections.hypotheses import (
     TTH_DEG,
     Catalogue,
@@ -38,8 +40,6 @@ from lauepilot.perception.reflections.zeros import (
     Centred,
     RefinedUb,
     indexed,
-    information,
-    nothing_known,
     refine_ub,
     without_outliers,
 )
@@ -127,29 +127,42 @@ class UbSearch:
         self.look = look_of(detector, self.catalogue)
         self.wanted = reflections
         self.steps: list[UbStep] = []
-        self._places: list[tuple[FloatArray, float]] = []
+        self._here = np.zeros(4)  # where the last path ended: the way from there is what costs time
 
     def think(self) -> Generator[Path, Sweep, UbAnswer]:
         """The whole search; see the module."""
+        thinking = self._think()
+        path = next(thinking)
+        while True:
+            sweep = yield path
+            self._here = np.array(path.points_deg[-1], dtype=float)
+            try:
+                path = thinking.send(sweep)
+            except StopIteration as end:
+                answer: UbAnswer = end.value
+                return answer
+
+    def _think(self) -> Generator[Path, Sweep, UbAnswer]:
         peaks: list[Centred] = []
         firsts = 0
         reason = "nothing rose above the background"
-        for tth in self.look.best_tth():
-            for path in self.look.segments(tth):
-                sweep = yield from self._ask(path)
-                fresh = yield from self._centre_hits(self.look.hits(path, sweep), peaks)
-                if not fresh:
-                    continue
-                firsts += 1
-                peaks += fresh
-                if isinstance(self.look, PointLook):
-                    answer, reason = yield from self._from_one(fresh[0], peaks, reason)
-                else:
-                    answer, reason = yield from self._from_many(peaks, reason)
-                if answer is not None:
-                    return answer
-                if firsts >= _FIRST:
-                    return self._give_up(f"{firsts} peaks were centred, but {reason}", peaks)
+        first = first_of(self.look)
+        while (path := first.next(self._here)) is not None:
+            sweep = yield from self._ask(path)
+            fresh = yield from self._centre_hits(self.look.hits(path, sweep), peaks)
+            if not fresh:
+                first.empty()
+                continue
+            firsts += 1
+            peaks += fresh
+            if isinstance(self.look, PointLook):
+                answer, reason = yield from self._from_one(fresh[0], peaks, reason)
+            else:
+                answer, reason = yield from self._from_many(peaks, reason)
+            if answer is not None:
+                return answer
+            if firsts >= _FIRST:
+                return self._give_up(f"{firsts} peaks were centred, but {reason}", peaks)
         return self._give_up(
             f"The search is over, and {reason}. Check beam, shutter, zero of 2theta, and that the crystal "
             "is in the beam; then count longer.",
@@ -165,9 +178,9 @@ class UbSearch:
         return sweep
 
     def _centre(
-        self, angles: FloatArray, half: float, why: str, *, rough: bool = False, seconds: float = CENTRE_S
+        self, angles: FloatArray, half: float, why: str, *, sure: bool = False, seconds: float = CENTRE_S
     ) -> Look[Centred | None]:
-        found = yield from self.look.centre(angles, half, why, rough=rough, seconds=seconds)
+        found = yield from self.look.centre(angles, half, why, sure=sure, seconds=seconds)
         at = angles if found is None else found.angles_deg
         kind: Literal["centred", "nothing"] = "nothing" if found is None else "centred"
         self.steps.append(
@@ -254,7 +267,8 @@ class UbSearch:
             angles = instrument.bisecting(probe.direction, probe.tth_deg)
             top = np.exp(rivals[0].log_scale) * expected.max() / (2.5 * instrument.width_deg(probe.tth_deg))
             seconds = float(np.clip(_PROBE_COUNTS / max(top, 1e-6), CENTRE_S, LONGEST_S))
-            peak = yield from self._centre(angles, 0.8, "probe", seconds=seconds)
+            # Where rivals are left, 2 theta tells them apart too: several reflections pass the open aperture.
+            peak = yield from self._centre(angles, 0.8, "probe", sure=len(rivals) == 1, seconds=seconds)
             rate = 0.0 if peak is None else peak.rate
             if peak is not None:  # each must explain it where it is, not only somewhere in the field of view
                 expected = expected_rates(rivals, peak.direction(instrument), peak.tth_deg, self.catalogue)
@@ -262,6 +276,8 @@ class UbSearch:
                 told = surprise(rate / np.exp(h.log_scale), float(e), probe.floor)
                 h.log_weight += told
                 h.confirmed += int(peak is not None and e > 0.0 and told > _WORST)
+            if peak is not None:
+                found.append(peak)
             rivals.sort(key=lambda h: -h.log_weight)
             if rivals[0].log_weight < _WORST * (len(peaks) + 1) and rivals[0].confirmed <= (probes + 1) // 2:
                 return None, "no orientation that the first peaks allow explains the others"
@@ -277,7 +293,7 @@ class UbSearch:
         """The strongest reflections first; weak ones only where the strong cannot tell the rivals apart."""
         probe: Probe | None = None
         for weakest in _TIERS:
-            probe = telling_probe(rivals, self.catalogue, done, weakest) or probe
+            probe = telling_probe(rivals, self.catalogue, done, weakest, self._here) or probe
             if probe is not None and (len(rivals) == 1 or probe.tells > _TELLS):
                 break
         return probe
@@ -293,12 +309,16 @@ class UbSearch:
             if number >= 0:
                 kept.append(indexed(peak, self.catalogue.hkl[number]))
         u = best.u
+        choosing = Choosing(self.catalogue, u)
         refined: RefinedUb | None = None
         try:
             if len(kept) >= 2:
                 refined = refine_ub(kept, self.crystal, self.instrument)
-            missed = 0
-            for number in self._telling(u, kept):
+            missed, residual = 0, 0.0
+            while len(kept) < self.wanted and not choosing.good(kept, residual):
+                number = choosing.next(self._here, kept)
+                if number is None:
+                    break
                 hkl = self.catalogue.hkl[number]
                 angles = (
                     instrument.bisecting(
@@ -310,7 +330,7 @@ class UbSearch:
                 if not instrument.allows(angles):
                     continue
                 name = " ".join(f"{x:.0f}" for x in hkl)
-                seen = yield from self._centre(angles, 0.6, f"centre {name}")
+                seen = yield from self._centre(angles, 0.6, f"centre {name}", sure=True)
                 if seen is None or abs(seen.tth_deg - self.catalogue.tth_deg[number]) > TTH_DEG:
                     missed += 1
                     if missed > _MISSED:
@@ -319,8 +339,7 @@ class UbSearch:
                 kept.append(indexed(seen, hkl))
                 if len(kept) >= 3:
                     refined, _ = without_outliers(kept, self.crystal, instrument, 0.3)
-                if len(kept) >= self.wanted:
-                    break
+                    residual = float(np.sqrt(np.mean(refined.result.residual_deg**2)))
             if len(kept) < 4:
                 return None
             refined, good = without_outliers(kept, self.crystal, instrument)
@@ -342,30 +361,6 @@ class UbSearch:
         if rivals:
             reason += f"; {rivals} related orientation(s) differ too little in intensity to be ruled out"
         return UbAnswer("found", reason, refined, good, tuple(self.steps), rivals)
-
-    def _telling(self, u: FloatArray, kept: list[Centred]) -> list[int]:
-        """Strong reflections with no neighbour, in the order in which they tell most of U and of the zeros."""
-        c, instrument = self.catalogue, self.instrument
-        pool: dict[int, FloatArray] = {}
-        for n in np.argsort(-c.rate, kind="stable")[:300]:
-            angles = instrument.bisecting(u @ c.direction[n], float(c.tth_deg[n]))
-            if c.rate[n] < 0.03 or c.tth_deg[n] < 8.0 or not instrument.allows(angles):
-                continue
-            near = (np.abs(c.tth_deg - c.tth_deg[n]) < 0.8) & (
-                c.direction @ c.direction[n] > np.cos(np.deg2rad(3.0))
-            )
-            if np.count_nonzero(near & (c.rate > 0.05 * c.rate[n])) == 1:
-                pool[int(n)] = information(angles, instrument)
-        known = nothing_known()
-        for peak in kept:
-            known = known + information(peak.angles_deg, instrument)
-        chosen: list[int] = []
-        while pool and len(chosen) < 3 * self.wanted:
-            gain = {n: np.linalg.slogdet(known + told)[1] for n, told in pool.items()}
-            best = max(gain, key=lambda n: gain[n])
-            known = known + pool.pop(best)
-            chosen.append(best)
-        return chosen
 
     def _give_up(self, reason: str, peaks: list[Centred]) -> UbAnswer:
         return UbAnswer("gave_up", reason, None, tuple(peaks), tuple(self.steps))

@@ -138,7 +138,7 @@ def test_play_shifts_what_comes_from_the_other_side():
         centres.append(np.average(sweep.angles_deg[:, 0], weights=sweep.counts))
     assert centres[0] - centres[1] == pytest.approx(20.0 * 0.01, abs=0.02)
     axis = twin.instrument.motors.axis("omega")
-    assert ready_after(axis, 5.0, 3.0) == pytest.approx(2.9)
+    assert ready_after(axis, 5.0, 3.0) == pytest.approx(2.8)
     assert ready_after(axis, 1.0, 3.0) is None
 
 
