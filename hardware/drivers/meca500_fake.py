@@ -7,21 +7,19 @@ controller needs to be moved, stopped and asked; anything else is answered as th
 
 from __future__ import annotations
 
-import contextlib
 import math
-import socket
 import threading
 import time
 from collections import deque
 
 import numpy as np
 
+from lauepilot.hardware.drivers.meca500_line import Line
 from lauepilot.simulator.arm.kinematics import forward, inverse
 from lauepilot.simulator.arm.model import load_arm
 from lauepilot.simulator.conventions import FloatArray, axis_rotation, rotation_matrix, rotation_vector
 
 _TICK_S = 0.005
-_LONGEST = 4096
 VERSION = "9.3.11"
 
 
@@ -49,18 +47,12 @@ class FakeMeca500:
         self._queue: deque[tuple[str, FloatArray]] = deque()
         self._lock = threading.RLock()
         self._over = threading.Event()
-        self._client: socket.socket | None = None
-        self._monitors: list[socket.socket] = []
         self._stream = False
         self._eob = True
-        self._control, self._feed = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
-        self.port, self.monitor_port = self._control.getsockname()[1], self._feed.getsockname()[1]
-        self._threads = [
-            threading.Thread(target=work, daemon=True)
-            for work in (self._serve, self._serve_monitors, self._run)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._line = Line(self, f"Connected to Meca500 R3 v{VERSION}")
+        self.port, self.monitor_port = self._line.port, self._line.monitor_port
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     @property
     def address(self) -> str:
@@ -77,30 +69,20 @@ class FakeMeca500:
         """Hang up and end its threads."""
         self._over.set()
         self.drop()
-        for server in (self._control, self._feed):
-            with contextlib.suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-            server.close()
-        for thread in self._threads:
-            thread.join(timeout=2.0)
+        self._line.close()
+        self._thread.join(timeout=2.0)
 
     def drop(self) -> None:
         """Hang up on all clients, as a pulled cable does; the robot stops, since its controller is gone."""
-        with self._lock:
-            self._queue.clear()
-            clients = [c for c in (self._client, *self._monitors) if c is not None]
-            self._client, self._monitors = None, []
-        for client in clients:
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
-            client.close()
+        self.gone()
+        self._line.drop()
 
     def fail(self, code: int = 3041, text: str = "Collision detected") -> None:
         """Stop with an error, as when a joint's torque is too high."""
         with self._lock:
             self._queue.clear()
             self.error = code
-            self._say(code, text)
+            self._line.say(code, text)
             self._tell_status()
 
     def press_stop(self) -> None:
@@ -114,86 +96,26 @@ class FakeMeca500:
         with self._lock:
             return bool(self._queue) and not self.paused
 
-    # ----------------------------------------------------------------------------------------------------- network
-
-    def _serve(self) -> None:
-        while not self._over.is_set():
-            try:
-                client, _ = self._control.accept()
-            except OSError:
-                return
-            with self._lock:
-                busy = self._client is not None
-                if not busy:
-                    self._client, self._stream = client, False
-            if busy:
-                with contextlib.suppress(OSError):
-                    client.sendall(b"[3001][Another user is already connected, closing connection.]\0")
-                client.close()
-                continue
-            threading.Thread(target=self._listen, args=(client,), daemon=True).start()
-
-    def _listen(self, client: socket.socket) -> None:
-        self._say(3000, f"Connected to Meca500 R3 v{VERSION}")
-        buffer = b""
-        with contextlib.suppress(OSError):
-            while data := client.recv(4096):
-                buffer = (buffer + data).replace(b"\n", b"\0")
-                *commands, buffer = buffer.split(b"\0")
-                if len(buffer) > _LONGEST:
-                    self._say(3003, "Command is too long.")
-                    break
-                for command in commands:
-                    if text := command.decode("ascii", "replace").strip():
-                        self._obey(text)
-        with self._lock:
-            if self._client is client:  # the robot stops when its controller goes
-                self._client = None
-                self._queue.clear()
-        client.close()
-
-    def _serve_monitors(self) -> None:
-        while not self._over.is_set():
-            try:
-                client, _ = self._feed.accept()
-            except OSError:
-                return
-            with self._lock:
-                self._monitors.append(client)
-                with contextlib.suppress(OSError):
-                    client.sendall(f"[3000][Connected to Meca500 R3 v{VERSION}]\0".encode())
-
-    def _say(self, code: int, text: str) -> None:
-        with self._lock:
-            if self._client is not None:
-                with contextlib.suppress(OSError):
-                    self._client.sendall(f"[{code}][{text}]\0".encode())
-
-    def _tell_status(self) -> None:
-        self._say(2007, self._status())
-
-    def _status(self) -> str:
-        flags = (
-            self.activated,
-            self.homed,
-            False,
-            self.error != 0,
-            self.paused,
-            not self._queue,
-            not self._queue,
-        )
-        return ",".join(str(int(flag)) for flag in flags)
-
     # ---------------------------------------------------------------------------------------------------- commands
 
-    def _obey(self, text: str) -> None:
+    def connected(self) -> None:
+        """A controller came."""
+        self._stream = False
+
+    def gone(self) -> None:
+        """The controller went; the robot stops."""
+        with self._lock:
+            self._queue.clear()
+
+    def obey(self, text: str) -> None:
+        """A command."""
         name, _, rest = text.lstrip("-").partition("(")
         try:
             values = [float(part) for part in rest.rstrip(") ").split(",") if part.strip()]
             if not all(math.isfinite(value) for value in values):
                 raise ValueError(text)
         except ValueError:
-            self._say(1002, f"Syntax error: {text}")
+            self._line.say(1002, f"Syntax error: {text}")
             return
         with self._lock:
             self.received.append(text)
@@ -209,27 +131,42 @@ class FakeMeca500:
             }:
                 pass  # accepted without an answer, and without an effect here
             else:
-                self._say(1001, f"Command not recognized: {text}")
+                self._line.say(1001, f"Command not recognized: {text}")
+
+    def _tell_status(self) -> None:
+        self._line.say(2007, self._status())
+
+    def _status(self) -> str:
+        flags = (
+            self.activated,
+            self.homed,
+            False,
+            self.error != 0,
+            self.paused,
+            not self._queue,
+            not self._queue,
+        )
+        return ",".join(str(int(flag)) for flag in flags)
 
     def _do_ActivateRobot(self, _: list[float]) -> None:
         if self.error:
-            self._say(1011, "The robot is in error.")
+            self._line.say(1011, "The robot is in error.")
             return
         self.activated = True
-        self._say(2000, "Motors activated.")
+        self._line.say(2000, "Motors activated.")
         self._tell_status()
 
     def _do_DeactivateRobot(self, _: list[float]) -> None:
         self._queue.clear()
         self.activated = self.homed = False
-        self._say(2004, "Motors deactivated.")
+        self._line.say(2004, "Motors deactivated.")
         self._tell_status()
 
     def _do_Home(self, _: list[float]) -> None:
         if not self.activated:
-            self._say(1005, "The robot is not activated.")
+            self._line.say(1005, "The robot is not activated.")
             return
-        self._say(*((2003, "Homing already done.") if self.homed else (2002, "Homing done.")))
+        self._line.say(*((2003, "Homing already done.") if self.homed else (2002, "Homing done.")))
         self.homed = True
         self._tell_status()
 
@@ -237,42 +174,42 @@ class FakeMeca500:
         self._tell_status()
 
     def _do_GetRobotSerial(self, _: list[float]) -> None:
-        self._say(2083, "m500-fake")
+        self._line.say(2083, "m500-fake")
 
     def _do_GetFwVersionFull(self, _: list[float]) -> None:
-        self._say(2082, f"{VERSION}.0-fake")
+        self._line.say(2082, f"{VERSION}.0-fake")
 
     def _do_GetRealTimeMonitoring(self, _: list[float]) -> None:
-        self._say(2117, "")
+        self._line.say(2117, "")
 
     def _do_GetMonitoringInterval(self, _: list[float]) -> None:
-        self._say(2116, "0.05")
+        self._line.say(2116, "0.05")
 
     def _do_SetMonitoringInterval(self, _: list[float]) -> None:
-        self._say(2116, "0.05")
+        self._line.say(2116, "0.05")
 
     def _do_SetCtrlPortMonitoring(self, values: list[float]) -> None:
         self._stream = bool(values and values[0])
         self._tell_status()
 
     def _do_SyncCmdQueue(self, values: list[float]) -> None:
-        self._say(2097, str(int(values[0]) if values else 0))
+        self._line.say(2097, str(int(values[0]) if values else 0))
 
     def _do_GetJoints(self, _: list[float]) -> None:
-        self._say(2026, _text(self.joints))
+        self._line.say(2026, _text(self.joints))
 
     def _do_GetRtJointPos(self, _: list[float]) -> None:
-        self._say(2210, f"{time.monotonic_ns() // 1000},{_text(self.joints)}")
+        self._line.say(2210, f"{time.monotonic_ns() // 1000},{_text(self.joints)}")
 
     def _do_GetRtTargetJointPos(self, _: list[float]) -> None:
-        self._say(2200, f"{time.monotonic_ns() // 1000},{_text(self.joints)}")
+        self._line.say(2200, f"{time.monotonic_ns() // 1000},{_text(self.joints)}")
 
     def _do_GetJointLimits(self, values: list[float]) -> None:
         k = abs(int(values[0])) if values else 0
         if 1 <= k <= 6:
-            self._say(2090, f"{k},{self.limits[k - 1][0]},{self.limits[k - 1][1]}")
+            self._line.say(2090, f"{k},{self.limits[k - 1][0]},{self.limits[k - 1][1]}")
         else:
-            self._say(1003, "Argument error: a joint's number is 1 to 6.")
+            self._line.say(1003, "Argument error: a joint's number is 1 to 6.")
 
     def _do_SetJointVel(self, values: list[float]) -> None:
         if len(values) == 1 and 0.0 < values[0] <= 100.0:
@@ -307,20 +244,22 @@ class FakeMeca500:
 
     def _do_PauseMotion(self, _: list[float]) -> None:
         self.paused = True
-        self._say(2042, "Motion paused.")
-        self._say(3004, "End of movement.")
+        self._line.say(2042, "Motion paused.")
+        self._line.say(3004, "End of movement.")
         self._tell_status()
 
     def _do_ResumeMotion(self, _: list[float]) -> None:
         self.paused = False
-        self._say(2043, "Motion resumed.")
+        self._line.say(2043, "Motion resumed.")
         self._tell_status()
 
     def _do_ClearMotion(self, _: list[float]) -> None:
         self._clear()
 
     def _do_ResetError(self, _: list[float]) -> None:
-        self._say(*((2005, "The error was reset.") if self.error else (2006, "There was no error to reset.")))
+        self._line.say(
+            *((2005, "The error was reset.") if self.error else (2006, "There was no error to reset."))
+        )
         self.error = 0
         self._tell_status()
 
@@ -328,12 +267,12 @@ class FakeMeca500:
         """Forget the queue and stay paused, as the robot does, until the motion is resumed."""
         self._queue.clear()
         self.paused = True
-        self._say(2044, "The motion was cleared.")
+        self._line.say(2044, "The motion was cleared.")
         self._tell_status()
 
     def _may_move(self, values: list[float], n: int) -> bool:
         if self.error:
-            self._say(1011, "The robot is in error.")
+            self._line.say(1011, "The robot is in error.")
         elif not self.activated:
             self._refuse(1005, "The robot is not activated.")
         elif not self.homed:
@@ -348,7 +287,7 @@ class FakeMeca500:
         """A command that cannot be obeyed brings the robot into error."""
         self._queue.clear()
         self.error = code
-        self._say(code, text)
+        self._line.say(code, text)
         self._tell_status()
 
     def _queue_pose(self, values: list[float], steps: int) -> None:
@@ -389,7 +328,7 @@ class FakeMeca500:
                 self._advance((now - last) * self.speedup, speeds * self._velocity / 100.0)
                 if not self._queue and not self._eob:
                     self._eob = True
-                    self._say(3012, "End of block.")
+                    self._line.say(3012, "End of block.")
                     self._tell_status()
                 if now - streamed > 0.05:
                     streamed = now
@@ -400,7 +339,7 @@ class FakeMeca500:
         while self._queue and not self.paused and seconds > 0.0:
             kind, values = self._queue[0]
             if kind == "checkpoint":
-                self._say(3030, str(int(values[0])))
+                self._line.say(3030, str(int(values[0])))
                 self._queue.popleft()
                 continue
             way = values - self.joints
@@ -415,13 +354,7 @@ class FakeMeca500:
         if self._stream:
             self._tell_status()
             self._do_GetRtTargetJointPos([])
-        text = f"[2007][{self._status()}]\0[2026][{_text(self.joints)}]\0".encode()
-        for client in list(self._monitors):
-            try:
-                client.sendall(text)
-            except OSError:
-                self._monitors.remove(client)
-                client.close()
+        self._line.feed((2007, self._status()), (2026, _text(self.joints)))
 
 
 def _text(values: FloatArray) -> str:
