@@ -70,6 +70,7 @@ def page(
     speed: Annotated[float, typer.Option(min=0.0, help="How many times faster than reality.")] = 10.0,
     seed: SeedOption = None,
     epics: PrefixOption = None,
+    devices: DevicesOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; any but loopback needs --token.")
     ] = "127.0.0.1",
@@ -89,7 +90,7 @@ def page(
 
     return run_page(
         crystal=crystal, instrument=instrument, target=target, exposure=exposure, faults=faults, speed=speed,
-        seed=seed, host=host, port=port, token=token, out=out, epics=epics,
+        seed=seed, host=host, port=port, token=token, out=out, epics=epics, devices=devices,
     )  # fmt: skip
 
 

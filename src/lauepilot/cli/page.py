@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.console import Console
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.align import Setup, prepare, warm_up
 from lauepilot.cli.align_report import ub_of_result
+from lauepilot.cli.epics import loopback_unless_told
 from lauepilot.cli.index import Indexed
 from lauepilot.cli.output import RUNS, Exit, UserError, write_json
 from lauepilot.cli.overview import answer_layer
@@ -162,12 +165,21 @@ class TwinMaker(AlignMaker):
 
 
 class EpicsMaker(AlignMaker):
-    """Process variables named as those of ``lauepilot ioc``: connected at the first need, kept for all runs."""
+    """Camera and goniometer on process variables: connected at the first need, kept for all runs.
 
-    def __init__(self, instrument: str, first: Choice, prefix: str) -> None:
-        super().__init__(load_instrument(instrument), first)
-        self._prefix = prefix
-        self._devices: tuple[Any, Any] | None = None
+    Parameters
+    ----------
+    devices
+        Camera and goniometer of ophyd, not yet connected.
+    first
+        As `Maker` has it.
+    where
+        The prefix or file that they came from, for the record.
+    """
+
+    def __init__(self, devices: tuple[Any, Any], first: Choice, where: str) -> None:
+        super().__init__(devices[0].instrument, first)
+        self._devices, self._where, self._known = devices, where, False
 
     def make(self, choice: Choice) -> Job:
         """A run on what the process variables lead to."""
@@ -178,17 +190,44 @@ class EpicsMaker(AlignMaker):
         camera.crystal = crystal
         task = Task.usual(crystal, machine, parse_target(choice.target))
         observer = ShownObserver(crystal, machine)
-        return job_of(self, task, camera, goniometer, observer, {"epics": self._prefix, "from": "page"})
+        return job_of(self, task, camera, goniometer, observer, {"where": self._where, "from": "page"})
 
     def _connected(self) -> tuple[Any, Any]:
-        from lauepilot.hardware.devices.config import usual_devices, wait_connected
+        from lauepilot.hardware.devices.config import wait_connected
 
-        known = self._devices is not None
-        if self._devices is None:
-            self._devices = usual_devices(self._prefix, self.instrument)
         # Channel Access looks but rarely for what was there and has gone: an IOC that was started anew is given a minute.
-        wait_connected(*self._devices, timeout_s=60.0 if known else 10.0)
+        timeout_s, self._known = 60.0 if self._known else 10.0, True
+        wait_connected(*self._devices, timeout_s=timeout_s)
         return self._devices
+
+
+def devices_for_page(epics: str | None, devices: Path | None, instrument: str) -> tuple[Any, Any] | None:
+    """Camera and goniometer on process variables, not yet connected; None if neither a prefix nor a file is given.
+
+    Raises
+    ------
+    UserError
+        If both are, the file is wrong, or its devices are those of ophyd-async.
+    """
+    if epics is None and devices is None:
+        return None
+    if epics is not None and devices is not None:
+        raise UserError("Give either --epics PREFIX or --devices FILE, not both.")
+    loopback_unless_told(os.environ)
+    from lauepilot.hardware.devices.config import DevicesError, load_devices, usual_devices
+
+    try:
+        if devices is None:
+            return usual_devices(str(epics), load_instrument(instrument))
+        made = load_devices(devices)
+    except DevicesError as error:
+        raise UserError(str(error)) from None
+    if asyncio.iscoroutinefunction(getattr(made[0], "connect", None)):
+        raise UserError(
+            f"{devices} says library: ophyd-async, whose devices live in one run's event loop; the page keeps them from run "
+            "to run. Say library: ophyd there, or align with lauepilot align --devices."
+        )
+    return made
 
 
 class ExposureChosen(IndexAndMove):
@@ -273,6 +312,7 @@ def run_page(
     token: str | None,
     out: Path | None,
     epics: str | None = None,
+    devices: Path | None = None,
 ) -> int:
     """Serve the page until Ctrl-C; the exit code. What runs then is aborted."""
     drawn = token == NEW
@@ -280,13 +320,15 @@ def run_page(
     check_door(host, key)
     if not 0 <= port <= 65_535:
         raise UserError(f"--port is a number from 0 (any free one) to 65535; {port} came.")
-    usual = load_instrument(instrument).exposure_s if exposure is None else exposure
-    first = Choice(
-        crystal, target, usual, "" if epics is not None else faults, 1.0 if epics is not None else speed
-    )
-    maker: Maker = (
-        TwinMaker(instrument, first, seed) if epics is None else EpicsMaker(instrument, first, epics)
-    )
+    real = devices_for_page(epics, devices, instrument)
+    machine = load_instrument(instrument) if real is None else real[0].instrument
+    usual = machine.exposure_s if exposure is None else exposure
+    maker: Maker
+    if real is None:
+        maker = TwinMaker(instrument, Choice(crystal, target, usual, faults, speed), seed)
+    else:
+        maker = EpicsMaker(real, Choice(crystal, target, usual), str(devices or epics))
+    first = maker.first
     maker.check(first)
     folder = RUNS if out is None else out
     if folder.exists() and not folder.is_dir():

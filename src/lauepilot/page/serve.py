@@ -73,6 +73,7 @@ def _server(session: Session, host: str, port: int, token: str | None) -> Iterat
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            listening.listen()  # whoever opens the address as soon as it is told waits, instead of being refused
         except OSError as error:
             raise OSError(
                 f"Cannot listen on {host}:{port} ({error.strerror}). Give another --port, or --port 0 for any free one."

@@ -63,6 +63,18 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def ioc():
+    """The Twin's IOC in a process of its own."""
+    pytest.importorskip("caproto", reason="caproto is not installed: pip install 'lauepilot[epics]'")
+    pytest.importorskip("epics", reason="pyepics is not installed: pip install 'lauepilot[epics]'")
+    from lauepilot.hardware.epics.process import running_ioc
+
+    logging.getLogger("bluesky").addHandler(logging.NullHandler())
+    with running_ioc(speed=5.0, faults="none", seed=1) as running:
+        yield running
+
+
 @pytest.fixture
 def session(served):
     """The session, with nothing on before and after."""

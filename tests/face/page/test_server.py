@@ -69,12 +69,25 @@ def wrong(**changes):
         ({"target": "[0 0 1] sideways"}, "sideways"),
         ({"faults": "awful"}, "none, default, lab, harsh"),
         ({"exposure": -1.0}, "more than 0"),
+        ({"epics": "lab:", "devices": "my.yaml"}, "not both"),
+        ({"devices": "none.yaml"}, "No file of devices 'none.yaml'"),
     ],
 )
 def test_what_the_command_refuses(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         run_page(**wrong(**changes))
     assert "host" not in changes or isinstance(caught.value, DoorError)
+
+
+def test_devices_that_live_in_one_run_are_refused(tmp_path):
+    for package in ("ophyd_async", "aioca"):
+        pytest.importorskip(package, reason="pip install lauepilot[epics]")
+    file = tmp_path / "my.yaml"
+    axes = "".join(f"    {name}: {{pv: 'bl:{name}'}}\n" for name in ("omega", "chi", "phi"))
+    camera = "camera: {cam: 'bl:cam1:', image: 'bl:image1:'}\n"
+    file.write_text(f"instrument: lab\nlibrary: ophyd-async\ngoniometer:\n  axes:\n{axes}{camera}")
+    with pytest.raises(ValueError, match="library: ophyd there"):
+        run_page(**wrong(devices=file))
 
 
 def test_records_go_into_a_folder(tmp_path):
