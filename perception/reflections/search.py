@@ -309,7 +309,7 @@ class UbSearch:
             if number >= 0:
                 kept.append(indexed(peak, self.catalogue.hkl[number]))
         u = best.u
-        choosing = Choosing(self.catalogue, u)
+        choosing = self._choosing(u)
         refined: RefinedUb | None = None
         try:
             if len(kept) >= 2:
@@ -361,6 +361,10 @@ class UbSearch:
         if rivals:
             reason += f"; {rivals} related orientation(s) differ too little in intensity to be ruled out"
         return UbAnswer("found", reason, refined, good, tuple(self.steps), rivals)
+
+    def _choosing(self, u: FloatArray) -> Choosing:
+        """Who says which reflection comes next in the last refinement."""
+        return Choosing(self.catalogue, u)
 
     def _give_up(self, reason: str, peaks: list[Centred]) -> UbAnswer:
         return UbAnswer("gave_up", reason, None, tuple(peaks), tuple(self.steps))
