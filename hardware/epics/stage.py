@@ -13,6 +13,7 @@ looked at before, or none goes.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -83,8 +84,13 @@ class Stage:
 
     def depart(self, axis: str, drive: Drive) -> None:
         """A motor starts."""
+        now = asyncio.get_running_loop().time()
         if not self._under_way and not self._paths:
-            self._began_s = asyncio.get_running_loop().time()
+            self._began_s = now
+        late = self.instrument_s(now - self._began_s)
+        # Whoever joins a motion that goes on prolongs it; those told together are not told at the very same moment.
+        if now - self._began_s > GATHER_S and math.isfinite(late):
+            self._seconds[axis] = late
         self._under_way[axis] = drive
 
     async def arrive(self, axis: str) -> float:
@@ -159,6 +165,8 @@ class Stage:
         """A frame, with motors that are under way where they are at its end; clients are served meanwhile."""
         for axis, drive in self._under_way.items():
             self._note(axis, drive)
+        if self._under_way:
+            self._began_s = asyncio.get_running_loop().time()  # what was until now is told
         await self._flush()
         async with self._lock:
             frame = await asyncio.to_thread(self.twin.expose, seconds)

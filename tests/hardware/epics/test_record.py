@@ -36,6 +36,20 @@ def test_slow_motions_are_charged_to_the_instruments_clock(client):
     client.put("omega.VELO", full)
 
 
+def test_a_motor_that_starts_while_another_moves_prolongs_the_motion(client):
+    client.put("omega", 0.0)
+    client.put("chi", 0.0)
+    before = client.get("twin:Clock_RBV")
+    client.put("omega", 40.0, wait=False)
+    end = time.monotonic() + 60.0
+    while client.get("omega.RBV") < 20.0:
+        assert time.monotonic() < end
+    client.put("chi", 30.0)
+    client.until("omega.DMOV", 1)
+    # 9 s and 7 s alone; 4 s after the other at the earliest, and one after the other if this client sleeps.
+    assert 4.0 + 7.0 <= client.get("twin:Clock_RBV") - before <= 9.0 + 7.0 + 1e-6
+
+
 @pytest.mark.parametrize(("field", "sign"), [("JOGF", 1), ("JOGR", -1)])
 def test_jog_until_told_otherwise_and_not_beyond_the_limit(client, field, sign):
     client.put("phi", 0.0)
