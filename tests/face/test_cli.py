@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,17 +18,15 @@ def test_version(lauepilot):
 
 
 def test_help_is_fast_and_tells_the_exit_codes(tmp_path):
-    # Imports are what takes time: the clock is generous, the list of modules is not.
+    # Imports are what takes time.
     code = (
         "import sys\nfrom lauepilot.cli import main\nsys.argv = ['lauepilot', '--help']\n"
-        "try:\n    main()\nfinally:\n    heavy = {'numpy', 'numba', 'torch', 'matplotlib', 'bluesky'}\n"
+        "try:\n    main()\nfinally:\n    heavy = {'numpy', 'scipy', 'numba', 'torch', 'matplotlib', 'bluesky', 'tiled'}\n"
         "    print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
-    assert time.monotonic() - began < 10.0
     assert "HEAVY []" in done.stdout
     assert "Exit codes" in done.stdout
     for command in ("align", "index", "simulate", "bench", "crystals", "instruments"):
