@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +34,8 @@ from lauepilot.simulator.instrument import Instrument, load_instrument
 
 Library = Literal["ophyd", "ophyd-async"]
 LIBRARIES: tuple[Library, ...] = ("ophyd", "ophyd-async")
+#: Wall seconds after which ophyd's devices that are connected but do not say so are helped.
+PROD_S = 2.0
 
 
 class DevicesError(ValueError):
@@ -216,18 +219,33 @@ def wait_connected(*devices: Any, timeout_s: float = 10.0, loop: Any = None) -> 
 
 
 def _connect_ophyd(device: Any, timeout_s: float) -> None:
-    try:
-        device.wait_for_connection(all_signals=True, timeout=timeout_s)
-    except TimeoutError:
-        missing = [
-            s.item.pvname
-            for s in device.walk_signals(include_lazy=True)
-            if hasattr(s.item, "pvname") and not s.item.connected
-        ]
-        raise not_found(missing, timeout_s) from None
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            device.wait_for_connection(all_signals=True, timeout=min(timeout_s, PROD_S))
+            break
+        except TimeoutError as error:
+            signals = [walk.item for walk in device.walk_signals(include_lazy=True)]
+            missing = [s.pvname for s in signals if hasattr(s, "pvname") and not s.connected]
+            if missing and time.monotonic() > end:
+                raise not_found(missing, timeout_s) from None
+            if not missing and time.monotonic() > end + PROD_S:
+                raise HardwareError(f"{device.name} cannot be connected: {error}") from None
+            if not missing:
+                _tell_first_values(device)
     told = getattr(device, "twin", None)
     if told is not None:
         _check_instrument(device, str(told.instrument.get()))
+
+
+def _tell_first_values(device: Any) -> None:
+    """Tell motors what ophyd forgot to: the first value of a signal that came before the rest of what is known of it.
+
+    That happens to process variables that somebody else in this program is connected to already.
+    """
+    for motor in getattr(device, "motors", {}).values():
+        motor._pos_changed(value=motor.user_readback.get(use_monitor=False))
+        motor._move_changed(value=motor.motor_done_move.get(use_monitor=False))
 
 
 def _connect_async(device: Any, timeout_s: float, loop: Any) -> None:
