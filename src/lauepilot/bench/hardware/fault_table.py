@@ -7,7 +7,6 @@ that was recorded be lost, and the alignment have gone on or the error have said
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,17 +33,17 @@ ELSEWHERE = ("lauepilot.bench.hardware.faults_records",)
 def _broken(
     status: str, reason: str, says: str, agent: tuple[object, ...] = (), repair_s: float | None = None
 ) -> Fault:
-    """A fault of the world, there from the beginning."""
+    """A fault of the world, there from the beginning; repaired so long after the device concerned began to be busy."""
 
     def fault(name: str, make: Maker) -> FaultOutcome:
         rig = make(0.0)
         rig.break_it[name]()
-        repair = threading.Timer(repair_s, rig.break_it["repair"]) if repair_s is not None else None
-        if repair is not None:
-            repair.start()
-        outcome = run(rig, ScriptedAgent(*agent))
-        if repair is not None:
-            repair.join()
+        if repair_s is None:
+            outcome = run(rig, ScriptedAgent(*agent))
+        else:
+            device = rig.camera if name.startswith("camera") else rig.goniometer
+            with when(lambda: bool(device.busy), rig.break_it["repair"], repair_s):
+                outcome = run(rig, ScriptedAgent(*agent))
         return judge(name, rig, outcome, status=status, reason=reason, says=says)
 
     return fault

@@ -12,9 +12,13 @@ from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import Msg, RunEngineInterrupted
 from ophyd import Signal
 
-from lauepilot.bench.hardware.fault_runs import Fault, Maker, run
+from lauepilot.bench.hardware.fault_runs import Fault, Maker, Session, run, session
 from lauepilot.bench.hardware.outcome import FaultOutcome
-from lauepilot.bench.hardware.rig import ScriptedAgent, judge, when
+from lauepilot.bench.hardware.rig import Rig, Run, ScriptedAgent, judge, when
+
+#: The clock's speed where alignments are interrupted at every message: slow enough that the one after a motion's start comes
+#: while it goes on.
+MESSAGES_SPEED = 50.0
 
 
 def while_busy(act: str) -> Fault:
@@ -101,6 +105,9 @@ def _with_pause_at(plan: Any, number: int, seen: list[int]) -> Any:
 def at_every_message(act: str, every: int = 1) -> Fault:
     """Paused before each message of the plan in turn, and resumed or aborted: as many alignments as there are messages.
 
+    They follow one another on the same devices and the same RunEngine, as a user's do: what an interruption leaves behind
+    is the next one's trouble.
+
     Parameters
     ----------
     act
@@ -110,36 +117,24 @@ def at_every_message(act: str, every: int = 1) -> Fault:
     """
 
     def fault(name: str, make: Maker) -> FaultOutcome:
-        number, worst, tried = 0, None, range(0)
-        while True:
-            rig, seen = make(0.0), []  # type: ignore[var-annotated]
-
-            def then(engine: Any) -> Any:
-                return engine.resume() if act == "resume" else engine.abort("by hand")
-
-            def mutate(plan: Any, number: int = number, seen: list[int] = seen) -> Any:
-                return _with_pause_at(plan, number, seen)
-
-            outcome = run(rig, interrupted=then, mutate=mutate)
-            if len(seen) <= number:  # the plan had no such message: all were tried
-                break
-            stops = [doc for kind, doc in outcome.documents if kind == "stop"]
-            if act == "resume":
-                judged = judge(name, rig, outcome, status="success", reason="declared", says="", went_on=True)
-            else:
-                # Before the run is open there is nothing to close, after it is closed it is what it was.
-                closed_before = bool(stops) and stops[0]["exit_status"] == "success"
-                status = "" if not outcome.documents else "success" if closed_before else "abort"
-                outcome.error, outcome.result = RunEngineInterrupted("ended by RE.abort()"), None
-                reason = "declared" if closed_before else "by hand" if status else ""
-                judged = judge(name, rig, outcome, status=status, reason=reason, says="RE.abort()")
-            if not judged.passed and worst is None:
-                worst = (number, judged)
-            number += every
-        tried = range(0, number, every)
-        how = f"{name} ({len(tried)} messages)"
+        number, worst = 0, None
+        rig = make(MESSAGES_SPEED)
+        with session(rig) as alignments:
+            while True:
+                seen: list[int] = []
+                outcome = _interrupted_at(alignments, act, number, seen)
+                all_tried = len(seen) <= number  # the plan had no such message, and was left alone
+                judged = _judged(name, rig, outcome, "resume" if all_tried else act)
+                if not judged.passed and worst is None:
+                    worst = (number, judged)
+                if all_tried:
+                    break
+                number += every
+                rig.anew()
+        tried = len(range(0, number, every))
+        how = f"{name} ({tried} messages)"
         if worst is None:
-            return FaultOutcome(how, rig.how, True, True, True, True, f"each of {len(tried)} messages")
+            return FaultOutcome(how, rig.how, True, True, True, True, f"each of {tried} messages")
         at, row = worst
         return FaultOutcome(
             how, row.how, row.at_rest, row.closed_truthfully, row.nothing_lost, row.went_on_or_said,
@@ -147,3 +142,22 @@ def at_every_message(act: str, every: int = 1) -> Fault:
         )  # fmt: skip
 
     return fault
+
+
+def _interrupted_at(alignments: Session, act: str, number: int, seen: list[int]) -> Run:
+    return alignments.run(
+        interrupted=lambda engine: engine.resume() if act == "resume" else engine.abort("by hand"),
+        mutate=lambda plan: _with_pause_at(plan, number, seen),
+    )
+
+
+def _judged(name: str, rig: Rig, outcome: Run, act: str) -> FaultOutcome:
+    if act == "resume":
+        return judge(name, rig, outcome, status="success", reason="declared", says="", went_on=True)
+    # Before the run is open there is nothing to close, after it is closed it is what it was.
+    stops = [doc for kind, doc in outcome.documents if kind == "stop"]
+    closed_before = bool(stops) and stops[0]["exit_status"] == "success"
+    status = "" if not outcome.documents else "success" if closed_before else "abort"
+    outcome.error, outcome.result = RunEngineInterrupted("ended by RE.abort()"), None
+    reason = "declared" if closed_before else "by hand" if status else ""
+    return judge(name, rig, outcome, status=status, reason=reason, says="RE.abort()")

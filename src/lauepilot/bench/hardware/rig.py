@@ -78,6 +78,13 @@ class SmallWorld:
         self.hang: threading.Event | None = None
         self.hang_in: tuple[str, ...] = ("expose",)
 
+    def mend(self) -> None:
+        """Nothing broken, all axes at zero; clock and dose go on."""
+        self.truth.update(dict.fromkeys(self.truth, 0.0))
+        self.stands_at.clear()
+        self.reads_off.clear()
+        self.spoil, self.hang = (lambda counts: counts), None
+
     @property
     def positions(self) -> dict[str, float]:
         """Read-back of all axes."""
@@ -178,6 +185,8 @@ class Rig:
         The faults that this world knows, by name; each starts to act when it is called.
     connect
         Called with the RunEngine before a run.
+    anew
+        Everything as when the rig was made: nothing broken, all axes at zero.
     """
 
     how: str
@@ -188,6 +197,7 @@ class Rig:
     resting: Callable[[], bool]
     break_it: dict[str, Callable[[], object]] = field(default_factory=dict)
     connect: Callable[[Any], object] = lambda engine: None
+    anew: Callable[[], object] = lambda: None
 
 
 def in_process(speed: float = 0.0) -> Rig:
@@ -217,7 +227,7 @@ def in_process(speed: float = 0.0) -> Rig:
     }
     return Rig(
         "in process", camera, goniometer, DummyEyes(world.instrument), lambda: world.truth,
-        lambda: not (camera.busy or goniometer.busy), breaks,
+        lambda: not (camera.busy or goniometer.busy), breaks, anew=world.mend,
     )  # fmt: skip
 
 

@@ -25,6 +25,9 @@ AT_ONCE = 500.0
 #: Wall seconds after which the referee's client has looked again for an IOC that came back: it looks ever more rarely.
 RETURN_S = 90.0
 
+#: Wall seconds that the first exposure of an IOC may take.
+WARM_UP_S = 180.0
+
 #: As ``lab``, with few pixels.
 _INSTRUMENT = """
 name: small
@@ -56,7 +59,10 @@ class Bench:
 
     def pv(self, name: str) -> Any:
         """A process variable below the prefix, connected."""
-        pv = self._pvs.setdefault(name, self._epics.PV(f"{self.ioc.prefix}{name}"))
+        if name not in self._pvs:
+            # No monitors, which would slow the IOC down; and of another form than ophyd's, which else were handed this one.
+            self._pvs[name] = self._epics.PV(f"{self.ioc.prefix}{name}", form="native", auto_monitor=False)
+        pv = self._pvs[name]
         if not pv.wait_for_connection(RETURN_S):
             raise HardwareError(f"The referee finds no {pv.pvname}. Is the IOC running?")
         return pv
@@ -83,19 +89,29 @@ class Bench:
         self.put("twin:FaultAxis", axis)
         self.put("twin:FaultMotor", what)
 
-    def mend(self) -> None:
-        """Nothing broken, all axes at zero."""
+    def mend(self, speed: float = AT_ONCE) -> None:
+        """Nothing broken, all axes at zero, and the clock at a speed."""
         if self.ioc.pid is None:
             self.ioc.start()
-        for name in self.instrument.goniometer.names:
+        names = self.instrument.goniometer.names
+        for name in names:
             self.fault(name, "none")
         self.put("twin:FaultCamera", "none")
         self.put("twin:Speed", AT_ONCE)
-        for name in self.instrument.goniometer.names:
+        self.put("cam1:Acquire", 0)
+        for name in names:
             self.put(f"{name}.STOP", 1)
-            self.put(name, 0.0)
+        self.until(self.resting)
+        for name, at in self.positions().items():
+            if at != 0.0:
+                self.put(name, 0.0, wait=False)  # all together
+        self.until(lambda: all(at == 0.0 for at in self.positions().values()) and self.resting())
+        self.put("twin:Speed", speed)
+
+    def until(self, so: Callable[[], bool]) -> None:
+        """Wait for something."""
         end = time.monotonic() + PATIENCE_S
-        while not self.resting() or any(abs(at) > 0.01 for at in self.positions().values()):
+        while not so():
             if time.monotonic() > end:
                 raise HardwareError(f"The bench cannot be mended: {self.positions()}.")
             time.sleep(0.01)
@@ -116,6 +132,8 @@ def epics_maker(setting: str) -> Iterator[Callable[[float], Rig]]:
         file.write_text(_INSTRUMENT, encoding="utf-8")
         with running_ioc(instrument=str(file), seed=3, speed=AT_ONCE, faults="none") as ioc:
             bench = Bench(ioc, file)
+            # After an install the Twin compiles its loops at the first exposure, and answers nobody meanwhile.
+            bench.pv("cam1:Acquire").put(1, wait=True, timeout=WARM_UP_S)
 
             def make(speed: float) -> Rig:
                 return _rig(setting, library, bench, speed)
@@ -124,9 +142,10 @@ def epics_maker(setting: str) -> Iterator[Callable[[float], Rig]]:
 
 
 def _rig(setting: str, library: Any, bench: Bench, speed: float) -> Rig:
-    bench.mend()
-    if speed > 0.0:
-        bench.put("twin:Speed", speed)
+    def anew() -> None:
+        bench.mend(speed or AT_ONCE)
+
+    anew()
     camera, goniometer = usual_devices(bench.ioc.prefix, bench.instrument, library)
     goniometer.stall_s, camera.grace_s = 1.0, 1.0  # type: ignore[attr-defined]
 
@@ -150,5 +169,5 @@ def _rig(setting: str, library: Any, bench: Bench, speed: float) -> Rig:
     }
     return Rig(
         setting, camera, goniometer, DummyEyes(bench.instrument), bench.positions, bench.resting, dict(breaks),
-        lambda engine: wait_connected(camera, goniometer, loop=engine.loop, timeout_s=20.0),
+        lambda engine: wait_connected(camera, goniometer, loop=engine.loop, timeout_s=20.0), anew,
     )  # fmt: skip
