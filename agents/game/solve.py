@@ -12,18 +12,23 @@ from lauepilot.envs.game.rules import DISTANCE_MM, NAMES, film
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.unknown.axes import find_axes
 from lauepilot.perception.unknown.hough import proposals_of_axis
-from lauepilot.perception.unknown.lattice import FAMILIES
+from lauepilot.perception.unknown.lattice import FAMILIES, primitive
+from lauepilot.perception.unknown.reduce import conventional, relatives
+from lauepilot.perception.unknown.result import Proposal
 from lauepilot.perception.unknown.settle import (
     COARSE,
     FINE,
     LAST,
+    LETTERS,
     SURVIVORS,
     Batch,
     best_of,
+    direct_basis,
     joined,
     narrow,
     pack,
     refined,
+    stands_out,
 )
 from lauepilot.perception.unknown.sky import Frames, Sky, build_sky
 from lauepilot.simulator.conventions import FloatArray
@@ -86,9 +91,23 @@ def sky_of(frames: Frames) -> Sky | None:
     return build_sky([f for f in frames if len(f[0])], film(), REACH_MM)
 
 
+def kin(batch: Batch, sky: Sky, families: Sequence[str]) -> Batch:
+    """The best lattice's sub- and superlattices of index 2 and 3, as far as they belong to the families."""
+    basis = direct_basis(batch, 0) @ primitive(LETTERS[int(batch.centring[0])])
+    alike: list[Proposal] = []
+    for m in relatives():
+        alike += [p for p in conventional(basis @ m, float(np.exp(batch.log_d[0]))) if p.family in families]
+    return best_of(refined(best_of(refined(pack(alike), sky, FINE[1:3]), KEPT), sky, FINE[2:]), KEPT)
+
+
 def search(sky: Sky, enough: float, families: Sequence[str] = NAMES) -> Batch:
-    """Lattices from symmetry axes, one after the other until one explains ``enough`` nats a spot; best first."""
-    finalists, pool = pack([]), pack([])
+    """Lattices from symmetry axes, one after the other until one explains ``enough`` nats a spot; best first.
+
+    Lattices that nearly share axes with the right one explain much as well (c/a near the root of 6 looks hexagonal): the
+    search ends only when a further look, and the relatives of the best, bring nothing better, or when nearly all spots are
+    explained.
+    """
+    finalists, pool, before = pack([]), pack([]), -np.inf
     axes = find_axes(sky, AXES)
     for number, axis in enumerate(axes, start=1):
         fresh = []
@@ -100,8 +119,13 @@ def search(sky: Sky, enough: float, families: Sequence[str] = NAMES) -> Batch:
             settled = allowed(narrow(best_of(pool, SURVIVORS), sky), families)
             finalists = best_of(joined(finalists, settled), KEPT)
             pool = pack([])
-            if nats(finalists, sky) >= enough:
+            if stands_out(finalists, sky):
                 break
+            if nats(finalists, sky) >= enough:
+                if number > LOOKS[0] and float(finalists.merit[0]) < before + 1.0:
+                    break
+                finalists = best_of(joined(finalists, kin(finalists, sky, families)), KEPT)
+            before = float(finalists.merit[0]) if len(finalists) else -np.inf
     return finalists
 
 
