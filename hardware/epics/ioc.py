@@ -30,7 +30,7 @@ from caproto.server import PVGroup, pvproperty
 
 from lauepilot.hardware.epics import camera, motor_fields
 from lauepilot.hardware.epics.autosave import Autosave
-from lauepilot.hardware.epics.environment import only_loopback, use_loopback
+from lauepilot.hardware.epics.environment import loopback, only_loopback, use_loopback
 from lauepilot.hardware.epics.motor import MotorRecord
 from lauepilot.hardware.epics.stage import Stage
 from lauepilot.hardware.epics.values import Refused, pvs, show
@@ -294,6 +294,10 @@ def serve(
         If the environment would let others in and ``anywhere`` is not set, or ``autosave`` is of no use.
     """
     use_loopback()
+    if not anywhere:  # what clients need may be set, and nothing of servers
+        for name, value in loopback().items():
+            if name.startswith("EPICS_CAS_"):
+                os.environ.setdefault(name, value)
     if not anywhere and not only_loopback(os.environ):
         raise HardwareError(
             "EPICS_CAS_INTF_ADDR_LIST lets other machines move these motors. Set it to 127.0.0.1, or say --anywhere if "

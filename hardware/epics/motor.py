@@ -144,7 +144,7 @@ class MotorRecord(MotorPVs):
             if value:
                 self._check_go()
                 limit = self.soft[1 if sign * self.sign > 0.0 else 0]
-                if limit == self.drive.dial:
+                if abs(limit - self.drive.dial) < self.axis.resolution:
                     await show(self.field("LVIO"), 1)
                     raise Refused(f"{self.axis.name} stands at its limit of {self.user(limit):g}.")
                 await self._check(limit, takeup=False)

@@ -6,8 +6,8 @@ its clock for the slowest axis, so both ways must come to the same calls. Hence:
 start within `GATHER_S` of the first of them, belong to one motion, which the Twin is told once, when the last of them
 stands and before that motor says so. A client that waits for the end of a motion never joins it with the next.
 
-Joints of an arm cannot go one by one: what each was told within `GATHER_S` is one goal, to which all go along a way that was
-looked at before, or none goes.
+Joints of an arm cannot go one by one: what they were told, until all were or nobody said more for `QUIET_S`, is one goal, to
+which all go along a way that was looked at before, or none goes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from lauepilot.simulator.twin import Twin
 
 #: Wall seconds after the start of a motion in which other motors still join it, and which it lasts at least.
 GATHER_S = 0.1
+
+#: Wall seconds after the last joint was told its goal in which others are waited for.
+QUIET_S = 0.5
 
 
 class Joint(Protocol):
@@ -67,6 +70,7 @@ class Stage:
         self._began_s = 0.0
         self._lock = asyncio.Lock()
         self._wanted: dict[str, float] = {}
+        self._told_s = 0.0
         self._setting_out: asyncio.Task[None] | None = None
 
     @property
@@ -125,6 +129,7 @@ class Stage:
         if task is None:
             task = self._setting_out = asyncio.create_task(self._set_out())
         self._wanted[axis] = goal
+        self._told_s = asyncio.get_running_loop().time()
         await asyncio.wait([task])
         if task.cancelled():
             raise Refused(f"{axis} was stopped before it began to move.")
@@ -139,7 +144,9 @@ class Stage:
 
     async def _set_out(self) -> None:
         try:
-            await asyncio.sleep(GATHER_S)
+            loop = asyncio.get_running_loop()
+            while len(self._wanted) < len(self.joints) and loop.time() < self._told_s + QUIET_S:
+                await asyncio.sleep(0.01)
             chain, start = self.twin.instrument.goniometer, self.twin.positions
             goal = {**start, **self._wanted}
             try:
