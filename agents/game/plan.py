@@ -86,6 +86,40 @@ def plan(t: FloatArray, tolerance: float, move: FloatArray) -> tuple[int, float]
     return steps, left
 
 
+@njit(cache=True)
+def best_moves(
+    u: FloatArray, family: NDArray[np.int64], tolerance: float, moves: FloatArray
+) -> NDArray[np.int64]:
+    """The all-knowing player's first turns (n, 2) about x and y in rad, for true orientations (n, 3, 3); his steps (n,)."""
+    steps = np.zeros(len(u), np.int64)
+    move, t = np.zeros(2), np.zeros(3)
+    for i in range(len(u)):
+        fewest, nearest = _MOST + 1, 4.0
+        for axis in range(0 if family[i] == 0 else 2, 3):
+            t[:] = u[i, :, axis]
+            found, left = plan(t, tolerance, move)
+            if found < fewest or (found == fewest and left < nearest):
+                fewest, nearest = found, left
+                moves[i] = move
+        steps[i] = fewest
+    return steps
+
+
+def best_actions(u: ArrayLike, family: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The all-knowing player's actions (n, 2) and steps to go (n,).
+
+    Parameters
+    ----------
+    u, family
+        `BatchGame.true_u` (n, 3, 3) and `BatchGame.true_family` (n,).
+    """
+    turns = np.ascontiguousarray(u, dtype=float)
+    moves = np.zeros((len(turns), 2))
+    tolerance = math.radians(TOLERANCE_DEG - MARGIN_DEG)
+    steps = best_moves(turns, np.ascontiguousarray(family, dtype=np.int64), tolerance, moves)
+    return (moves / _STEP).astype(np.float32), steps
+
+
 def shortest(directions: ArrayLike, tolerance_deg: float = TOLERANCE_DEG) -> tuple[NDArray[np.float32], int]:
     """The next action (2,) for bringing the nearest of some directions to the beam, and the steps that it takes.
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.agents.game.plan import shortest
+from lauepilot.agents.game.plan import best_actions, shortest
 from lauepilot.agents.game.solve import Guess, follow, frames_of, nats, not_met, search, sky_of
 from lauepilot.agents.game.spots import find
 from lauepilot.envs.game.batch import BatchGame
@@ -75,12 +75,8 @@ class Oracle:
 
     def decide(self, observation: Observation) -> Action:
         """The first step of the shortest way."""
-        return best_action(self._batch.true_u()[self._game], int(self._batch.true_family()[self._game]))
-
-
-def best_action(u: FloatArray, family: int) -> Action:
-    """The all-knowing player's action (2,) for a true orientation (3, 3) and a family's index."""
-    return shortest(u.T if family == 0 else u.T[2:])[0]
+        k = slice(self._game, self._game + 1)
+        return best_actions(self._batch.true_u()[k], self._batch.true_family()[k])[0][0]
 
 
 class SolveAndMove:
