@@ -121,6 +121,8 @@ def parse_devices(text: str, origin: str = "<text>", folder: Path | None = None)
     if folder is not None and name.endswith((".yaml", ".yml")):
         name = str(folder / name)
     instrument = load_instrument(name)
+    if settings.camera.twin is None:  # our IOC moves joints together
+        _check_one_by_one(instrument, origin)
     axes = {axis: part.build() for axis, part in settings.goniometer.axes.items()}
     return paired(
         _camera(instrument, settings.library, settings.camera.model_dump()),
@@ -165,7 +167,9 @@ def goniometer(
     raw = {"name": name, "axes": axes, "stall_s": stall_s}
     settings = _validated(_Goniometer, raw, f"goniometer {name!r}")
     built = {axis: part.build() for axis, part in settings.axes.items()}
-    return _goniometer(load_instrument(instrument), library, built, settings.name, settings.stall_s)
+    believed = load_instrument(instrument)
+    _check_one_by_one(believed, f"goniometer {name!r}")
+    return _goniometer(believed, library, built, settings.name, settings.stall_s)
 
 
 def camera(
@@ -280,6 +284,16 @@ def _check_instrument(device: Any, name: str) -> None:
         raise HardwareError(
             f"The IOC is that of the instrument {name!r}, but {device.name} was made for {device.instrument.name!r}. "
             "Name the right instrument (--instrument), or the right prefix."
+        )
+
+
+def _check_one_by_one(instrument: Instrument, origin: str) -> None:
+    """Refuse motor records for joints of an arm: each would go by itself, and not along the way that was checked."""
+    if instrument.goniometer.obstacles:
+        raise DevicesError(
+            f"{origin}: {instrument.name!r} has an arm, whose joints cannot be motors of their own: each would go by itself, "
+            "and not along the way that was checked. Drive it through its controller (docs: arm), or use the process "
+            "variables of 'lauepilot ioc', which moves joints together, by their prefix."
         )
 
 

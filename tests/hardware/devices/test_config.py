@@ -151,3 +151,20 @@ def test_importing_the_package_is_quick_and_needs_no_optional_package():
     assert done.returncode == 0, done.stderr
     with pytest.raises(AttributeError, match="has no 'nothing'"):
         __import__("lauepilot.hardware").hardware.nothing  # noqa: B018
+
+
+def test_joints_of_an_arm_are_no_motors_of_their_own():
+    axes = {f"j{k}": {"pv": f"b:j{k}"} for k in range(1, 7)}
+    file = {
+        "instrument": "lab-arm",
+        "goniometer": {"axes": axes},
+        "camera": {"cam": "b:cam1:", "image": "b:image1:"},
+    }
+    with pytest.raises(DevicesError, match=r"file\.yaml: 'lab-arm' has an arm.*through its controller"):
+        parse_devices(json.dumps(file), "file.yaml")
+    with pytest.raises(DevicesError, match="has an arm"):
+        goniometer(instrument="lab-arm", axes=axes)
+    pytest.importorskip("epics", reason="pip install lauepilot[epics]")
+    file["camera"]["twin"] = "b:twin:"  # our own IOC
+    _, stage = parse_devices(json.dumps(file), "file.yaml")
+    assert stage.chain.names == tuple(axes)
