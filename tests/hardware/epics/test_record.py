@@ -68,6 +68,7 @@ def test_jog_until_told_otherwise_and_not_beyond_the_limit(client, field, sign):
     client.put("twin:Speed", 20.0)
     client.put(f"phi.{field}", 1)  # complete when it stands
     assert client.get("phi.RBV") == pytest.approx(here + 2.0 * sign, abs=2e-3)
+    assert client.get("phi") == pytest.approx(here + 2.0 * sign, abs=2e-3)
     client.put(f"phi.{field}", 1)
     assert client.get("phi.LVIO") == 1
     assert client.get("phi.DMOV") == 1
