@@ -292,8 +292,8 @@ def _check_one_by_one(instrument: Instrument, origin: str) -> None:
     if instrument.goniometer.obstacles:
         raise DevicesError(
             f"{origin}: {instrument.name!r} has an arm, whose joints cannot be motors of their own: each would go by "
-            "itself, and not along the way that was checked. Drive it through its controller (docs: arm), or use the process "
-            "variables of 'lauepilot ioc', which moves joints together, by their prefix."
+            "itself, and not along the way that was checked. Drive it through its controller (docs: arm), or use the "
+            "process variables of 'lauepilot ioc', which moves joints together, by their prefix."
         )
 
 
