@@ -192,6 +192,11 @@ class Cam(Camera):  # type: ignore[misc, valid-type]
         )  # fmt: skip
         await self.image.tell(ArraySize0=cols, ArraySize1=rows, DataType=name)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it exposes."""
+        return self._task is not None and not self._task.done()
+
     async def _put_time(self, instance: Any, value: Any) -> Any:
         seconds = float(value)
         if not math.isfinite(seconds) or seconds <= 0.0:

@@ -54,7 +54,7 @@ READ = {
     "Instrument_RBV": "", "Crystal_RBV": "", "Seed_RBV": 0, "Axes_RBV": "",
 }  # fmt: skip
 SETTINGS = {
-    "Speed": 1.0, "FaultAxis": "", "FaultMotor": ("none", motor_fields.FAULTS), "FaultReadback": 1.0,
+    "Speed": 1.0, "Seed": 0, "FaultAxis": "", "FaultMotor": ("none", motor_fields.FAULTS), "FaultReadback": 1.0,
     "FaultCamera": ("none", camera.FAULTS), "FaultFreeze": 0.0, "FaultDisconnect": 0, "FaultExit": 0,
 }  # fmt: skip
 
@@ -147,10 +147,11 @@ class TwinIOC:
             Gain=sensor.gain_adu, Offset=sensor.offset_adu,
         )  # fmt: skip
         await show(self.facts.channel("Speed"), self.stage.speed)
+        await show(self.facts.channel("Seed"), self._seed % 2**31)
         await show(self.facts.channel("FaultAxis"), next(iter(self.motors), ""))
         await self._tell()
         for name, putter in (
-            ("Speed", self._put_speed), ("FaultAxis", self._put_fault_axis), ("FaultMotor", self._put_fault_motor),
+            ("Speed", self._put_speed), ("Seed", self._put_seed), ("FaultAxis", self._put_fault_axis), ("FaultMotor", self._put_fault_motor),
             ("FaultCamera", self._put_fault_camera), ("FaultReadback", self._put_fault_readback),
             ("FaultFreeze", self._put_freeze), ("FaultDisconnect", self._put_disconnect), ("FaultExit", self._put_exit),
         ):  # fmt: skip
@@ -204,6 +205,20 @@ class TwinIOC:
         except HardwareError as error:
             raise Refused(str(error)) from None
         return float(value)
+
+    async def _put_seed(self, _: Any, value: Any) -> int:
+        """Mount another crystal, on an instrument with other faults, as a Twin made with this seed has them."""
+        if int(value) < 0:
+            raise Refused(f"A seed is 0 or more; {int(value)} came.")
+        if self.cam.busy or any(record.moving for record in self.motors.values()):
+            raise Refused("The instrument moves or exposes; wait for its end before another crystal is mounted.")
+        self.twin.reset(np.random.default_rng(int(value)))
+        for name, record in self.motors.items():
+            record.drive.stand(float(self.twin.positions[name]))
+            await record.show_frame(record.drive.dial)
+        await self.facts.tell(Seed=int(value))
+        await self._tell()
+        return int(value)
 
     async def _put_fault_axis(self, _: Any, value: str) -> str:
         if value not in self.motors:
