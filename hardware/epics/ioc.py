@@ -151,7 +151,8 @@ class TwinIOC:
         await show(self.facts.channel("FaultAxis"), next(iter(self.motors), ""))
         await self._tell()
         for name, putter in (
-            ("Speed", self._put_speed), ("Seed", self._put_seed), ("FaultAxis", self._put_fault_axis), ("FaultMotor", self._put_fault_motor),
+            ("Speed", self._put_speed), ("Seed", self._put_seed), ("FaultAxis", self._put_fault_axis),
+            ("FaultMotor", self._put_fault_motor),
             ("FaultCamera", self._put_fault_camera), ("FaultReadback", self._put_fault_readback),
             ("FaultFreeze", self._put_freeze), ("FaultDisconnect", self._put_disconnect), ("FaultExit", self._put_exit),
         ):  # fmt: skip
