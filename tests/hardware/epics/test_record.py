@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("caproto", reason="needs caproto: pip install lauepilot[epics]")
@@ -12,9 +15,12 @@ pytest.importorskip("caproto", reason="needs caproto: pip install lauepilot[epic
 from lauepilot.cli.simulate import fault_level
 from lauepilot.hardware.epics import ioc as ioc_module
 from lauepilot.hardware.epics.autosave import Autosave
+from lauepilot.hardware.epics.ioc import TwinIOC
 from lauepilot.hardware.epics.process import running_ioc
 from lauepilot.hardware.errors import HardwareError
+from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
+from lauepilot.simulator.twin import Twin
 
 MAJOR = 2
 
@@ -268,6 +274,21 @@ def test_a_file_is_written_whole_and_only_when_something_changed(saved):
     keeper.save({**state, "chi": {**state["chi"], "dial": 1.0}})
     assert keeper.load()["chi"]["dial"] == 1.0
     assert [path.name for path in saved.parent.iterdir()] == ["lab.json"]
+
+
+def test_a_place_is_in_the_file_before_the_motion_is_over(tmp_path):
+    """Without the IOC's looks from time to time, which would save it later."""
+    lab = load_instrument("lab")
+    twin = Twin(load_crystal("si"), lab, rng=np.random.default_rng(1), table=SimpleNamespace())
+
+    async def move():
+        ioc = TwinIOC(twin, "saved:", 0.0, 1, Autosave(tmp_path / "lab.json", lab))
+        for record in ioc.motors.values():
+            await record.prepare()
+        await ioc.motors["omega"].motor.write(3.0)
+
+    asyncio.run(move())
+    assert json.loads((tmp_path / "lab.json").read_text())["axes"]["omega"]["dial"] == 3.0
 
 
 @pytest.mark.parametrize(
