@@ -23,7 +23,7 @@ QUICK = [name for name in INSIDE if "every message" not in name]
 #: Over Channel Access: those whose world is another one there, and one interruption.
 OUTSIDE = [
     "motor stalls", "limit switch", "read-back off by 1 deg", "camera never ready", "camera: no image",
-    "STOP pressed elsewhere", "IOC frozen", "abort in a motion",
+    "STOP pressed elsewhere", "IOC frozen", "IOC killed and restarted", "abort in a motion",
 ]  # fmt: skip
 
 
@@ -57,11 +57,13 @@ def test_interrupted_at_every_message(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", faults.EPICS)
-def test_faults_over_channel_access(setting):
+def test_faults_over_channel_access(setting, monkeypatch):
     for package in ("caproto", "epics") if setting.endswith("ophyd") else ("caproto", "ophyd_async", "aioca"):
         pytest.importorskip(package, reason=f"needs {package}: pip install lauepilot[epics]")
-    rows = outcomes(OUTSIDE, (setting,))
-    assert len(rows) == len(OUTSIDE)
+    for act in ("resume", "abort"):
+        monkeypatch.setitem(FAULTS, f"{act} at every 9th", at_every_message(act, every=9))
+    rows = outcomes([*OUTSIDE, "resume at every 9th", "abort at every 9th"], (setting,))
+    assert len(rows) == len(OUTSIDE) + 2
     assert {row.how for row in rows} == {setting}
     assert [(row.name, row.detail) for row in rows if not row.passed] == []
 
@@ -122,6 +124,18 @@ def test_the_referee_sees_motion_and_places_outside(tmp_path):
     row = judge("x", in_process(), fine, status="fail", reason="", says="nothing like it")
     assert not row.closed_truthfully
     assert not row.went_on_or_said
+
+
+def test_a_run_that_fails_early_is_not_the_end_of_its_messages():
+    def make(speed):
+        rig = in_process(speed)
+        rig.anew = rig.break_it["motor stalls"]
+        rig.anew()
+        return rig
+
+    row = at_every_message("resume", every=25)("stalls", make)
+    assert not row.passed
+    assert row.detail.startswith("at message 0: closed as 'fail'")
 
 
 def test_a_fault_that_breaks_the_referee_is_not_survived(monkeypatch):

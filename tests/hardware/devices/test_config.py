@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from lauepilot.hardware.devices import config
 from lauepilot.hardware.devices.config import (
     DevicesError,
     camera,
@@ -168,3 +170,36 @@ def test_joints_of_an_arm_are_no_motors_of_their_own():
     file["camera"]["twin"] = "b:twin:"  # our own IOC
     _, stage = parse_devices(json.dumps(file), "file.yaml")
     assert stage.chain.names == tuple(axes)
+
+
+class Forgetful:
+    """Connected, but as ophyd does now and then it has not told its motor the first value."""
+
+    name = "stage"
+
+    def __init__(self, heals):
+        self.heals, self.pending = heals, True
+        signal = SimpleNamespace(get=lambda use_monitor: 1)
+        motor = SimpleNamespace(user_readback=signal, motor_done_move=signal, _pos_changed=lambda value: None)
+        motor._move_changed = self.told
+        self.motors = {"omega": motor}
+
+    def told(self, value):
+        assert value == 1
+        self.pending = not self.heals
+
+    def walk_signals(self, include_lazy):
+        return []
+
+    def wait_for_connection(self, all_signals, timeout):
+        if self.pending:
+            raise TimeoutError("Pending operations: _move_changed subscription")
+
+
+def test_ophyds_motors_are_told_the_first_values_that_they_missed(monkeypatch):
+    monkeypatch.setattr(config, "PROD_S", 0.01)
+    stage = Forgetful(heals=True)
+    wait_connected(stage, timeout_s=60.0)
+    assert not stage.pending
+    with pytest.raises(HardwareError, match="stage cannot be connected: Pending operations: _move_changed"):
+        wait_connected(Forgetful(heals=False), timeout_s=0.05)

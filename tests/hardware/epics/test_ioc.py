@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import pytest
 pytest.importorskip("caproto", reason="needs caproto: pip install lauepilot[epics]")
 epics = pytest.importorskip("epics", reason="needs pyepics: pip install lauepilot[epics]")
 
+from lauepilot.hardware.epics import ioc as ioc_module  # noqa: E402
 from lauepilot.hardware.epics.environment import loopback, only_loopback, use_loopback  # noqa: E402
 from lauepilot.hardware.epics.process import running_ioc  # noqa: E402
 from lauepilot.hardware.errors import HardwareError  # noqa: E402
@@ -240,3 +244,39 @@ def test_loopback_only(monkeypatch):
     with pytest.raises(HardwareError, match="imported before"):
         use_loopback(5000, 5001, environ)
     assert use_loopback(environ={"EPICS_CA_SERVER_PORT": "77"})["EPICS_CA_SERVER_PORT"] == "77"
+
+
+def test_another_crystal_is_mounted_by_its_seed(client):
+    seed, speed = client.get("twin:Seed"), client.get("twin:Speed")
+    client.put("omega", 60.0, wait=False)
+    client.until("omega.DMOV", 0)
+    client.put("twin:Seed", 9)
+    assert client.get("twin:Seed_RBV") == seed  # not while it moves
+    client.put("twin:Speed", 1000.0)
+    client.until("omega.DMOV", 1)
+    client.put("twin:Seed", -1)
+    assert client.get("twin:Seed_RBV") == seed
+    client.put("twin:Seed", 9)
+    twin = Twin(load_crystal("si"), load_instrument("lab"), rng=np.random.default_rng(9))
+    assert client.get("twin:Seed_RBV") == client.get("twin:Seed") == 9
+    assert np.allclose(client.get("twin:TrueU_RBV"), twin.u_lab().ravel(), atol=1e-12)
+    assert [client.get(name) for name in ("omega.RBV", "omega", "omega.DVAL", "omega.DMOV")] == [0, 0, 0, 1]
+    assert (client.get("twin:Clock_RBV"), client.get("twin:Dose_RBV")) == (0.0, 0.0)
+    client.put("twin:Seed", seed)
+    client.put("twin:Speed", speed)
+
+
+def test_answers_leave_at_once(monkeypatch):
+    async def nothing(self, client, addr):
+        return None
+
+    monkeypatch.setattr(ioc_module.Context, "tcp_handler", nothing)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()),
+        server.accept()[0] as accepted,
+    ):
+        writer = SimpleNamespace(get_extra_info={"socket": accepted}.get)
+        served = object.__new__(ioc_module._Server)
+        asyncio.run(served.tcp_handler(SimpleNamespace(writer=writer), None))
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
