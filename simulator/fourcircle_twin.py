@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.simulator.conventions import FloatArray, random_rotation, rotation_matrix
+from lauepilot.simulator.conventions import BEAM, FloatArray, random_rotation, rotation_matrix
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.fourcircle import (
     FourCircle,
@@ -247,20 +247,28 @@ class FourCircleTwin:
 
     # ------------------------------------------------------------------------------------------- for referees
 
-    def off_bragg_deg(self, hkl: ArrayLike, angles_deg: ArrayLike) -> float:
+    @property
+    def crystallites(self) -> list[FloatArray]:
+        """True orientations (3, 3) on the holder: of the crystal, and of a second crystallite if there is one."""
+        grain = self.mounting.grain
+        return [self.truth.u] if grain is None else [self.truth.u, grain @ self.truth.u]
+
+    def off_bragg_deg(self, hkl: ArrayLike, angles_deg: ArrayLike, crystallite: int = 0) -> float:
         """Angle in degrees by which a reflection misses its excitation when motors read ``angles_deg`` (4,).
 
-        Between the true Q and the direction that diffracts in the scattering plane, that of the beam and +y. Axes are
-        taken to have come from below: what they carry lags by half of their play.
+        Between the true Q and the direction that diffracts in the plane of the beam and of the arm as it truly turns: what
+        is turned about the beam together with the arm is as excited, and as well seen, as before. Axes are taken to have
+        come from below: what they carry lags by half of their play.
         """
         angles = np.deg2rad(np.asarray(angles_deg, dtype=float) - self._play + self.truth.zeros_deg)
         z = np.eye(3)
         for axis, angle in zip(self.truth.axes[:3], angles[:3], strict=True):
             z = z @ rotation_matrix(axis * angle)
-        q = z @ self.truth.u @ self.crystal.b @ np.asarray(hkl, dtype=float)
+        q = z @ self.crystallites[crystallite] @ self.crystal.b @ np.asarray(hkl, dtype=float)
         length = float(np.linalg.norm(q))
         sine = length / (2.0 * self._k)
-        wanted = np.array([0.0, np.sqrt(1.0 - sine**2), -sine])
+        up = np.cross(self.truth.axes[3], BEAM)
+        wanted = np.sqrt(1.0 - sine**2) * up / np.linalg.norm(up) - sine * BEAM
         return float(np.rad2deg(np.arctan2(np.linalg.norm(np.cross(q, wanted)), q @ wanted)))
 
     # ------------------------------------------------------------------------------------------- inside

@@ -64,6 +64,7 @@ class MonoScore:
             "level": self.level,
             "games": len(self.games),
             "success": self.share("right"),
+            "of_second_crystallite": sum(g.outcome == "right" and g.crystallite == 1 for g in self.games),
             "wrong": self.share("wrong"),
             "gave_up": self.share("gave_up"),
             "too_long": self.share("too_long"),

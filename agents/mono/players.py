@@ -12,7 +12,7 @@ from lauepilot.envs.mono.notes import Notes
 from lauepilot.envs.mono.task import Centre, DeclareUb, MonoDecision, MonoTask
 from lauepilot.envs.mono.world import MonoSeen, MonoWorld
 from lauepilot.perception.observation import GiveUp
-from lauepilot.perception.reflections.hypotheses import Catalogue, Hypothesis
+from lauepilot.perception.reflections.hypotheses import WIDE_TTH_DEG, Catalogue, Hypothesis
 from lauepilot.perception.reflections.looking import BIN_DEG, SEARCH_S, Path, PointLook, look_of
 from lauepilot.perception.reflections.search import UbAnswer, UbSearch
 from lauepilot.simulator.conventions import FloatArray
@@ -25,6 +25,7 @@ class _Told(UbSearch):
     def __init__(self, task: MonoTask, u: FloatArray) -> None:
         super().__init__(task.crystal, task.instrument, task.detector)
         self._u = u
+        self.catalogue.tolerance_deg = WIDE_TTH_DEG
 
     def _think(self) -> Generator[Path, Sweep, UbAnswer]:
         answer = yield from self._refine(Hypothesis(self._u, 0.0, 0.0), [], 0)

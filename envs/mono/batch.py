@@ -63,6 +63,7 @@ class MonoGame:
         return {
             "outcome": "" if turn is None or turn.outcome is None else turn.outcome,
             "miss_deg": float("inf") if turn is None or np.isnan(turn.miss_deg) else turn.miss_deg,
+            "crystallite": 0 if turn is None else turn.crystallite,
             "seconds": self._now().clock_s,
             "dose_s": self._now().dose_s,
             "steps": self.loop.n_steps,

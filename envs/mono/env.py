@@ -106,7 +106,7 @@ class MonoAlignEnv(gymnasium.Env[dict[str, NDArray[Any]], Float32Array]):
     Info
     ----
     ``seen``: the `MonoSeen` (for agents of the `MonoAgent` protocol); ``refused``: why not, or ""; ``reward_terms``. At the
-    end of an episode also ``truth``: outcome, miss_deg, seconds, dose_s, steps, counts, and the faults that were drawn.
+    end of an episode also ``truth``: outcome, miss_deg, crystallite, seconds, dose_s, steps, counts, and the faults drawn.
 
     Levels
     ------

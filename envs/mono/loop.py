@@ -44,6 +44,8 @@ class MonoTurn:
         Why the decision was not carried out; empty if it was.
     miss_deg
         Of a declared UB, the referee's; NaN otherwise.
+    crystallite
+        Whose UB it is: 0, or 1 of a second crystallite.
     """
 
     seen: MonoSeen
@@ -51,6 +53,7 @@ class MonoTurn:
     outcome: Outcome | None
     refused: str
     miss_deg: float
+    crystallite: int
 
     @property
     def reward(self) -> float:
@@ -94,19 +97,24 @@ class MonoLoop:
             raise GameOverError("No game is running: call reset() first, and again after each end.")
         before = self.world.twin.clock_s
         self.n_steps += 1
-        refused, miss = "", float("nan")
+        refused, miss, crystallite = "", float("nan"), 0
         try:
             seen = self.world.apply(decision)
         except RefusedError as error:
             seen, refused = self.world.seen, str(error)
             self.n_refused += 1
         if isinstance(decision, DeclareUb):
-            miss = self.world.miss_deg(decision.ub)
+            miss, crystallite = self.world.miss_deg(decision.ub)
         clock = self.world.twin.clock_s
         outcome = self.task.outcome(decision, miss, self.n_steps, clock)
         self._running = outcome is None
         return MonoTurn(
-            seen, self.task.rewards(clock - before, bool(refused), outcome), outcome, refused, miss
+            seen,
+            self.task.rewards(clock - before, bool(refused), outcome),
+            outcome,
+            refused,
+            miss,
+            crystallite,
         )
 
 
@@ -126,6 +134,8 @@ class MonoResult:
         Bins or frames, decisions, decisions that were refused.
     reward
         Sum of all rewards.
+    crystallite
+        Whose UB it is: 0, or 1 of a second crystallite.
     """
 
     outcome: Outcome
@@ -137,6 +147,7 @@ class MonoResult:
     steps: int
     refused: int
     reward: float
+    crystallite: int
 
 
 def play_mono(
@@ -155,5 +166,5 @@ def play_mono(
     reason = "Steps or time ran out." if turn.truncated else getattr(decision, "reason", "")
     return MonoResult(
         turn.outcome, reason, turn.miss_deg, seen.clock_s, seen.dose_s, seen.n_counts, loop.n_steps, loop.n_refused,
-        reward,
+        reward, turn.crystallite,
     )  # fmt: skip

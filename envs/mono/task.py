@@ -1,7 +1,8 @@
 """The rules of the four-circle game: what is declared, what it is worth, and when it ends.
 
 Cost is time. Declared is a UB; it is right if ten reflections drawn at random are excited within the tolerance where it
-sends the motors. A wrong UB is the worst outcome: an experiment would go on with it.
+sends the motors; of a second crystallite too, since nobody says which is asked for. A wrong UB is the worst outcome: an
+experiment would go on with it.
 """
 
 from __future__ import annotations

@@ -141,10 +141,17 @@ class MonoWorld:
 
     # ------------------------------------------------------------------------------------------- for referees
 
-    def miss_deg(self, ub: RefinedUb) -> float:
-        """The worst of the task's reflections, drawn at random, where ``ub`` sends the motors; infinite if it sends none."""
-        miss = worst_miss_deg(ub, self.twin, self._dice, self.task.reflections)
-        return miss if np.isfinite(miss) else float("inf")
+    def miss_deg(self, ub: RefinedUb) -> tuple[float, int]:
+        """The worst of the task's reflections, drawn at random, where ``ub`` sends the motors, and whose they are.
+
+        Of two crystallites the one that fits better counts, 0 or 1: nobody said which is asked for. Infinite if ``ub`` sends
+        the motors nowhere.
+        """
+        judged = [
+            (worst_miss_deg(ub, self.twin, self._dice, self.task.reflections, i), i)
+            for i in range(len(self.twin.crystallites))
+        ]
+        return min((miss if np.isfinite(miss) else float("inf"), i) for miss, i in judged)
 
     def truth(self) -> dict[str, Any]:
         """What a referee tells of the crystal, as plain values."""

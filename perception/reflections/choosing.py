@@ -14,7 +14,7 @@ from lauepilot.simulator.fourcircle import travel_s
 #: Seconds that centring takes besides the way there.
 CENTRING_S = 8.0
 #: Mean error of predictions, degrees (root mean square), that is good enough, and the least number of reflections for it.
-GOOD_DEG, LEAST = 0.012, 6
+GOOD_DEG, LEAST = 0.012, 5
 #: Residual that centring alone explains, degrees: what is beyond it counts against the prediction.
 _USUAL_DEG = 0.006
 #: `information` is that of this standard deviation, degrees.
@@ -67,6 +67,21 @@ class Choosing:
                 best, most = n, float(gain)
         if best is not None:
             del self._tells[best]
+        return best
+
+    def farthest(self, kept: Sequence[Centred]) -> int | None:
+        """Number of the reflection that lies farthest from all that were centred; None if there is none left."""
+        if not self._tells or not kept:
+            return None
+        there = np.array([[p.angles_deg[1], p.angles_deg[2], p.angles_deg[3]] for p in kept])
+
+        def apart(n: int) -> float:
+            off = np.abs(there - self._places[n][1:])
+            off[:, 1] = np.minimum(off[:, 1], 360.0 - off[:, 1]) * np.cos(np.deg2rad(self._places[n][1]))
+            return float(np.hypot(np.hypot(off[:, 0], off[:, 1]), 2.0 * off[:, 2]).min())
+
+        best = max(self._tells, key=apart)
+        del self._tells[best]
         return best
 
     def good(self, kept: Sequence[Centred], residual_deg: float) -> bool:

@@ -50,20 +50,23 @@ def drive(search: UbSearch, twin: FourCircleTwin) -> UbAnswer:
             return answer
 
 
-def worst_miss_deg(ub: RefinedUb, twin: FourCircleTwin, rng: np.random.Generator, n: int = 10) -> float:
+def worst_miss_deg(
+    ub: RefinedUb, twin: FourCircleTwin, rng: np.random.Generator, n: int = 10, crystallite: int = 0
+) -> float:
     """How far, at worst, ``n`` reflections drawn at random are from being excited where ``ub`` sends the motors, degrees.
 
     The referee. Indices are compared up to the crystal's symmetry; only reflections that the instrument reaches are drawn.
+    ``crystallite`` 1 is the second of the twin's.
     """
     crystal, u = twin.crystal, ub.result.orientation.u
-    turns = np.einsum("ij,njk,lk->nil", twin.truth.u, crystal.symmetry, u)
+    turns = np.einsum("ij,njk,lk->nil", twin.crystallites[crystallite], crystal.symmetry, u)
     same = crystal.symmetry[int(np.argmin(rotation_angle(turns)))]
     relabel: FloatArray = np.linalg.solve(crystal.b, same @ crystal.b)
     missed: list[float] = []
     for hkl in twin.hkl[rng.permutation(len(twin.hkl))]:
         angles = ub.motor_angles(hkl, twin.instrument)
         if np.all(np.isfinite(angles)) and twin.instrument.allows(angles):
-            missed.append(twin.off_bragg_deg(relabel @ hkl, angles))
+            missed.append(twin.off_bragg_deg(relabel @ hkl, angles, crystallite))
         if len(missed) == n:
             break
     return float(max(missed)) if missed else float("nan")

@@ -14,8 +14,9 @@ from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.fourcircle import FourCircle, integrated_rates, travel_s
 from lauepilot.simulator.orientation import misorientation
 
-#: How far a measured scattering angle may be from the cell's, degrees: zeros of the arm, offsets of the detector.
-TTH_DEG = 0.12
+#: How far a measured scattering angle may be from the cell's, degrees: zeros of the arm, offsets of the detector; and how
+#: far where nothing fits otherwise.
+TTH_DEG, WIDE_TTH_DEG = 0.12, 0.35
 #: How far directions may be from a hypothesis', degrees, when two peaks with unknown zeros made it.
 DIRECTION_DEG = 0.4
 #: Standard deviation of the logarithm of measured over calculated intensities: extinction, absorption, centring.
@@ -36,6 +37,8 @@ class Catalogue:
     ----------
     hkl, direction, tth_deg, rate
         (n, 3) indices; (n, 3) unit vectors in the crystal's Cartesian frame; degrees (n,); rates (n,), the strongest 1.
+    tolerance_deg
+        How far a measured scattering angle may be from the cell's.
     """
 
     def __init__(self, crystal: Crystal, instrument: FourCircle, *, weakest: float = 3e-4) -> None:
@@ -47,10 +50,14 @@ class Catalogue:
         self.hkl, self.rate = hkl[keep], rate[keep]
         self.direction = q / length[:, None]
         self.tth_deg = np.asarray(instrument.tth_deg(length))
+        self.tolerance_deg = TTH_DEG
 
-    def at(self, tth_deg: float, tolerance_deg: float = TTH_DEG, weakest: float = 0.0) -> NDArray[np.int64]:
+    def at(
+        self, tth_deg: float, tolerance_deg: float | None = None, weakest: float = 0.0
+    ) -> NDArray[np.int64]:
         """Numbers (m,) of the reflections near a scattering angle."""
-        return np.flatnonzero((np.abs(self.tth_deg - tth_deg) < tolerance_deg) & (self.rate >= weakest))
+        tolerance = self.tolerance_deg if tolerance_deg is None else tolerance_deg
+        return np.flatnonzero((np.abs(self.tth_deg - tth_deg) < tolerance) & (self.rate >= weakest))
 
     def unlike(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of reflections (m,), one of each set that symmetry makes alike."""
@@ -140,13 +147,16 @@ def _explained(
     u: FloatArray, peaks: Sequence[Centred], v: FloatArray, catalogue: Catalogue
 ) -> list[Hypothesis]:
     """Those of the orientations (n, 3, 3) under which every peak is a reflection, best first."""
-    logs = np.empty((len(u), len(peaks)))
+    logs, off = np.empty((len(u), len(peaks))), np.empty((len(u), len(peaks)))
     for i, peak in enumerate(peaks):
-        rate = catalogue.seen(np.einsum("nji,j->ni", u, v[i]), peak.tth_deg)[1]
+        numbers, rate = catalogue.seen(np.einsum("nji,j->ni", u, v[i]), peak.tth_deg)
+        off[:, i] = peak.tth_deg - catalogue.tth_deg[numbers]
         with np.errstate(divide="ignore"):
             logs[:, i] = np.log(max(peak.rate, 1e-9)) - np.log(rate)
     scale = logs.mean(axis=1)
-    good = np.flatnonzero(np.all(np.isfinite(logs), axis=1))
+    # The arm's zero is the same for all: scattering angles must be off alike.
+    alike = np.ptp(off, axis=1) < 1.5 * TTH_DEG
+    good = np.flatnonzero(np.all(np.isfinite(logs), axis=1) & alike)
     weight = -0.5 * ((logs[good] - scale[good, None]) ** 2).sum(axis=1) / INTENSITY**2
     order = np.argsort(-weight, kind="stable")
     return [Hypothesis(u[good[i]], float(weight[i]), float(scale[good[i]])) for i in order]

@@ -8,17 +8,20 @@ differ, until one is left; a handful of reflections refines it.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from itertools import combinations, islice
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lauepilot.perception.reflections.answer import UbAnswer, UbStep
 from lauepilot.perception.reflections.choosing import Choosing
 from lauepilot.perception.reflections.cones import cones_about, walk_cone
 from lauepilot.perception.reflections.first import first_of
 from lauepilot.perception.reflections.hypotheses import (
     TTH_DEG,
+    WIDE_TTH_DEG,
     Catalogue,
     Hypothesis,
     Probe,
@@ -48,10 +51,15 @@ from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.fourcircle import FourCircle
 from lauepilot.simulator.fourcircle_twin import Sweep
 
+__all__ = ["UbAnswer", "UbSearch", "UbStep"]
+
 #: Log-likelihood by which the last rival must be behind, and reflections that must have been found where they should be.
 CERTAIN, CONFIRMED = 6.0, 2
 #: Probes, first peaks and peaks for one set of hypotheses before giving up.
-_PROBES, _FIRST, _PEAKS = 24, 4, 6
+_PROBES, _FIRST, _PEAKS = 24, 6, 6
+#: Sets of peaks that are looked through where not all belong together; sets whose hypotheses are tested; indices that a
+#: peak may have if 2theta is not to be trusted.
+_SUBSETS, _TRIES, _WIDE = 30, 3, 4
 #: Log-likelihood that even the best hypothesis must keep per probe.
 _WORST = -4.0
 #: Rates (the strongest is 1) of reflections that are asked for an answer, in turn; the least answer worth asking for, as the
@@ -59,42 +67,8 @@ _WORST = -4.0
 _TIERS, _TELLS, _PROBE_COUNTS = (0.05, 0.005, 0.001), 1.0, 60.0
 #: Reflections that may be missing in the last refinement, and a residual (root mean square) too large for one crystal.
 _MISSED, _ROUGH_DEG = 3, 0.05
-
-
-@dataclass(frozen=True)
-class UbStep:
-    """One thing that was done or found: ``what`` in words, at (4,) degrees, with the rate if a peak was centred."""
-
-    what: str
-    angles_deg: tuple[float, ...]
-    kind: Literal["searched", "hit", "centred", "nothing", "indexed"]
-    rate: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class UbAnswer:
-    """How it ended.
-
-    Attributes
-    ----------
-    outcome, reason
-        ``found`` or ``gave_up``, and why, in words.
-    ub
-        UB with zeros; None if it was not found.
-    peaks
-        The centred peaks, indexed if UB was found.
-    steps
-        What was done, in order.
-    rivals
-        Other orientations that intensities could not rule out.
-    """
-
-    outcome: Literal["found", "gave_up"]
-    reason: str
-    ub: RefinedUb | None
-    peaks: tuple[Centred, ...]
-    steps: tuple[UbStep, ...]
-    rivals: int = 0
+#: How far from where it is expected the last reflection may be, degrees.
+_EXPECTED_DEG = 0.02
 
 
 class UbSearch:
@@ -127,6 +101,7 @@ class UbSearch:
         self.look = look_of(detector, self.catalogue)
         self.wanted = reflections
         self.steps: list[UbStep] = []
+        self._tolerances: tuple[float, ...] = (TTH_DEG, WIDE_TTH_DEG)
         self._here = np.zeros(4)  # where the last path ended: the way from there is what costs time
 
     def think(self) -> Generator[Path, Sweep, UbAnswer]:
@@ -218,8 +193,9 @@ class UbSearch:
         self, first: Centred, peaks: list[Centred], reason: str
     ) -> Look[tuple[UbAnswer | None, str]]:
         """Walk the cones about a first peak for a second one."""
-        candidates = self.catalogue.unlike(self.catalogue.at(first.tth_deg, weakest=0.02))
-        candidates = candidates[np.argsort(-self.catalogue.rate[candidates], kind="stable")]
+        candidates = self._candidates(first, TTH_DEG)
+        if len(candidates) == 0 or len(peaks) % 2 == 0:  # the arm's zero may be worse than is usual
+            candidates = self._candidates(first, WIDE_TTH_DEG)[:_WIDE]
         if len(candidates) == 0:
             return None, f"no reflection of {self.crystal.name} has 2theta {first.tth_deg:.2f} deg"
         tries = 0
@@ -239,6 +215,13 @@ class UbSearch:
                             return None, reason
         return None, reason if tries else "no second reflection was found on the cones about the first"
 
+    def _candidates(self, first: Centred, tolerance_deg: float) -> NDArray[np.int64]:
+        """Reflections (n,) that a first peak may be, the strongest first."""
+        self.catalogue.tolerance_deg = tolerance_deg
+        self._tolerances = (tolerance_deg,)
+        numbers = self.catalogue.unlike(self.catalogue.at(first.tth_deg, weakest=0.02))
+        return numbers[np.argsort(-self.catalogue.rate[numbers], kind="stable")]
+
     def _parallel(self, one: Centred, two: Centred) -> bool:
         return abs(float(one.direction(self.instrument) @ two.direction(self.instrument))) > 0.98
 
@@ -246,12 +229,29 @@ class UbSearch:
 
     def _try(self, peaks: list[Centred]) -> Look[tuple[UbAnswer | None, str]]:
         """Hypotheses from peaks, tested until one is left, then refined; None and a reason if none holds."""
-        rivals = hypotheses(peaks, self.catalogue)
-        while not rivals and len(peaks) > 2:  # one of them may be another crystallite's
-            peaks = peaks[1:]
-            rivals = hypotheses(peaks, self.catalogue)
-        if not rivals:
-            return None, f"the peaks do not fit the cell of {self.crystal.name}: check crystal and energy"
+        reason = f"the peaks do not fit the cell of {self.crystal.name}: check crystal and energy"
+        for some, rivals in islice(self._explaining(peaks), _TRIES):
+            answer, reason = yield from self._decide(some, rivals)
+            if answer is not None:
+                return answer, reason
+        return None, reason
+
+    def _explaining(self, peaks: list[Centred]) -> Iterator[tuple[list[Centred], list[Hypothesis]]]:
+        """Peaks that one orientation explains, with their hypotheses: all of them first, then fewer.
+
+        Others may be another crystallite's. Where the usual tolerance of 2theta does not do, the arm's zero may be worse.
+        """
+        for n in range(len(peaks), 1, -1):
+            for tolerance in self._tolerances:
+                self.catalogue.tolerance_deg = tolerance
+                for some in islice(combinations(peaks, n), _SUBSETS):
+                    rivals = hypotheses(some, self.catalogue)
+                    if rivals:
+                        yield list(some), rivals
+                        break
+
+    def _decide(self, peaks: list[Centred], rivals: list[Hypothesis]) -> Look[tuple[UbAnswer | None, str]]:
+        """Test hypotheses where they differ until one is left, and refine it."""
         instrument = self.instrument
         done = [(peak.direction(instrument), peak.tth_deg) for peak in peaks]
         found = list(peaks)
@@ -314,9 +314,13 @@ class UbSearch:
         try:
             if len(kept) >= 2:
                 refined = refine_ub(kept, self.crystal, self.instrument)
-            missed, residual = 0, 0.0
-            while len(kept) < self.wanted and not choosing.good(kept, residual):
-                number = choosing.next(self._here, kept)
+            missed, residual, unexpected = 0, 0.0, np.inf
+            while len(kept) < self.wanted:
+                good_enough = choosing.good(kept, residual)
+                if good_enough and unexpected < _EXPECTED_DEG:
+                    break
+                # The last must be where it is expected, far from all others.
+                number = choosing.farthest(kept) if good_enough else choosing.next(self._here, kept)
                 if number is None:
                     break
                 hkl = self.catalogue.hkl[number]
@@ -331,11 +335,15 @@ class UbSearch:
                     continue
                 name = " ".join(f"{x:.0f}" for x in hkl)
                 seen = yield from self._centre(angles, 0.6, f"centre {name}", sure=True)
-                if seen is None or abs(seen.tth_deg - self.catalogue.tth_deg[number]) > TTH_DEG:
+                off = 0.0 if seen is None else seen.tth_deg - float(self.catalogue.tth_deg[number])
+                if seen is None or abs(off) > self.catalogue.tolerance_deg:
                     missed += 1
                     if missed > _MISSED:
                         return None
                     continue
+                unexpected = np.inf
+                if good_enough and refined is not None:
+                    unexpected = refined.off_deg(indexed(seen, hkl), instrument)
                 kept.append(indexed(seen, hkl))
                 if len(kept) >= 3:
                     refined, _ = without_outliers(kept, self.crystal, instrument, 0.3)

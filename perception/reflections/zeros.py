@@ -129,6 +129,19 @@ class RefinedUb:
             angles[1] += np.rad2deg(there[0])
         return np.asarray(angles - np.array([self.zeros.omega_deg, self.zeros.chi_deg, 0.0, 0.0]))
 
+    def off_deg(self, peak: Centred, instrument: FourCircle) -> float:
+        """How far an indexed peak's direction is from where this UB expects it, degrees; infinite beyond the arm's reach."""
+        if peak.hkl is None:
+            raise ReflectionError("The peak has no indices; assign them first.")
+        q = self.result.orientation.ub @ np.array(peak.hkl, dtype=float)
+        length = float(np.linalg.norm(q))
+        tth = float(instrument.tth_deg(length))
+        if not np.isfinite(tth):
+            return float("inf")
+        angles, ray = _corrected(peak, tth, self.zeros)
+        found = self.zeros.on_holder(angles, ray, instrument)
+        return float(np.rad2deg(np.arctan2(np.linalg.norm(np.cross(found, q)), found @ q)))
+
 
 def refine_ub(peaks: Sequence[Centred], crystal: Crystal, instrument: FourCircle) -> RefinedUb:
     """U by least squares from indexed peaks, and the zeros if there are enough of them.
