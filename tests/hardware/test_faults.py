@@ -23,7 +23,7 @@ QUICK = [name for name in INSIDE if "every message" not in name]
 #: Over Channel Access: those whose world is another one there, and one interruption.
 OUTSIDE = [
     "motor stalls", "limit switch", "read-back off by 1 deg", "camera never ready", "camera: no image",
-    "STOP pressed elsewhere", "IOC frozen", "IOC killed and restarted", "abort in a motion",
+    "STOP pressed elsewhere", "IOC frozen", "IOC killed and restarted", "full disk", "abort in a motion",
 ]  # fmt: skip
 
 
@@ -146,6 +146,29 @@ def test_a_fault_that_breaks_the_referee_is_not_survived(monkeypatch):
     (row,) = outcomes(["broken"])
     assert not row.passed
     assert "oops" in row.detail
+
+
+def test_what_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"no setting 'on Mars'\. Known: in process, EPICS"):
+        outcomes(["limit switch"], ("on Mars",))
+    with pytest.raises(ValueError, match="no fault 'IOC frozen' here"):
+        outcomes(["IOC frozen"])
+
+
+def test_a_record_with_more_holes_than_the_disk_made_is_not_kept(tmp_path):
+    rig = in_process()
+    with recorded_engine(tmp_path) as (engine, documents, recorder):
+        engine(align(rig, ScriptedAgent()))
+    said = Run(None, ValueError("Make room."), documents, recorder.path)
+    for holes, kept in ((0, True), (1, False)):
+        row = judge("x", rig, said, status="success", reason="declared", says="Make room", holes=holes)
+        assert row.nothing_lost is kept
+    file = recorder.path / "documents.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-2] + lines[-1:]))
+    for holes, kept in ((0, False), (1, True)):
+        row = judge("x", rig, said, status="success", reason="declared", says="Make room", holes=holes)
+        assert row.nothing_lost is kept
 
 
 def test_the_command(capsys):

@@ -14,6 +14,7 @@ from typing import Any
 
 from lauepilot.bench.hardware.fault_runs import Fault, Maker, folders, run
 from lauepilot.bench.hardware.faults import EPICS, SETTINGS
+from lauepilot.bench.hardware.faults_records import small_disk
 from lauepilot.bench.hardware.interruptions import at_every_message, ctrl_c, suspended, while_busy
 from lauepilot.bench.hardware.outcome import FaultOutcome
 from lauepilot.bench.hardware.rig import (
@@ -119,6 +120,13 @@ def _beyond(name: str, make: Maker) -> FaultOutcome:
     return judge(name, rig, outcome, status="fail", reason="refused", says="Choose a position inside them")
 
 
+def _full_disk(name: str, make: Maker) -> FaultOutcome:
+    rig = make(0.0)
+    with small_disk(frames=1):
+        outcome = run(rig)
+    return judge(name, rig, outcome, status="fail", reason="No space left", says="Make room", holes=1)
+
+
 def _ioc_goes(name: str, make: Maker) -> FaultOutcome:
     """The IOC dies or freezes while a motor moves; once it is back, an alignment on the same devices works."""
     rig = make(10.0)
@@ -158,6 +166,7 @@ FAULTS: dict[str, Fault] = {
     "moved by hand": _by_hand,
     "IOC frozen": _ioc_goes,
     "IOC killed and restarted": _ioc_goes,
+    "full disk": _full_disk,
     "agent raises": _raises("agent"),
     "observer raises": _raises("observer"),
     "agent returns nonsense": _nonsense,
@@ -177,14 +186,18 @@ def table(
     names: list[str] | None, settings: tuple[str, ...], say: Callable[[str], None]
 ) -> list[FaultOutcome]:
     """See `lauepilot.bench.hardware.faults.outcomes`."""
-    known = _all_faults()
+    for setting in settings:
+        if setting not in (*SETTINGS, *EPICS):
+            raise ValueError(f"There is no setting {setting!r}. Known: {', '.join((*SETTINGS, *EPICS))}.")
+    known = {setting: _faults_in(setting) for setting in settings}
+    every = dict.fromkeys(name for faults in known.values() for name in faults)
     for name in names or []:
-        if name not in known:
-            raise ValueError(f"There is no fault {name!r}. Known: {', '.join(known)}.")
+        if name not in every:
+            raise ValueError(f"There is no fault {name!r} here. Known: {', '.join(every)}.")
     rows = []
     with folders():
         for setting in settings:
-            tried = {n: f for n, f in known.items() if (names is None or n in names) and applies(n, setting)}
+            tried = {n: f for n, f in known[setting].items() if names is None or n in names}
             if not tried:
                 continue
             with _maker(setting) as make:
@@ -198,14 +211,12 @@ def table(
 def _maker(setting: str) -> Iterator[Maker]:
     if setting in SETTINGS:
         yield in_process
-    elif setting in EPICS:
+    else:
         # Not before: it imports Channel Access.
         from lauepilot.bench.hardware.rig_epics import epics_maker
 
         with epics_maker(setting) as make:
             yield make
-    else:
-        raise ValueError(f"There is no setting {setting!r}. Known: {', '.join((*SETTINGS, *EPICS))}.")
 
 
 def _tried(name: str, setting: str, fault: Fault, make: Maker) -> FaultOutcome:
@@ -220,6 +231,7 @@ _WHERE: dict[str, tuple[str, ...]] = {
     "camera: NaN frame": SETTINGS,
     "motor never answers": SETTINGS,
     "camera: no image": EPICS,
+    "full disk": EPICS,
     "IOC frozen": EPICS,
     "IOC killed and restarted": EPICS,
 }
@@ -235,16 +247,9 @@ def _alone(fault: Callable[[], FaultOutcome]) -> Fault:
     return lambda name, make: fault()
 
 
-def _all_faults() -> dict[str, Fault]:
-    faults = dict(FAULTS)
-    for module in ELSEWHERE:
-        try:
-            found = importlib.import_module(module).FAULTS
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            continue
-        for name, fault in found.items():
-            faults[name] = _alone(fault)
-            _WHERE[name] = SETTINGS
+def _faults_in(setting: str) -> dict[str, Fault]:
+    """Those that exist in a setting, by name."""
+    faults = {name: fault for name, fault in FAULTS.items() if applies(name, setting)}
+    for module in ELSEWHERE if setting in SETTINGS else ():
+        faults |= {name: _alone(fault) for name, fault in importlib.import_module(module).FAULTS.items()}
     return faults

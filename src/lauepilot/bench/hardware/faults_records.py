@@ -91,7 +91,7 @@ def play(
 
 def full_disk() -> FaultOutcome:
     """The disk takes no more in the middle of the second exposure's frame."""
-    with tempfile.TemporaryDirectory() as name, _small_disk(frames=1):
+    with tempfile.TemporaryDirectory() as name, small_disk(frames=1):
         played = play(Path(name))
         record = read_record(played.folder or name)
         frames = sorted((record.folder or Path(name)).glob("frames/*.h5"))
@@ -111,7 +111,7 @@ def full_disk() -> FaultOutcome:
         )
 
 
-def _small_disk(frames: int) -> Any:
+def small_disk(frames: int) -> Any:
     """Frames beyond so many find no room, as HDF5 would say it."""
     real, taken = readers.write_frame, [0]
 
