@@ -11,6 +11,17 @@ from typer.testing import CliRunner
 from lauepilot.cli import app
 
 
+def no_picture(indexed, path, title):
+    """In the stead of the picture of a pattern, which takes longer to draw than the alignment that it shows."""
+    path.write_bytes(b"")
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch):
+    """``lauepilot align`` in this process leaves empty files in the stead of its pictures."""
+    monkeypatch.setattr("lauepilot.cli.align_report.draw", no_picture)
+
+
 @pytest.fixture
 def lauepilot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run ``lauepilot ARGS`` in an empty folder."""

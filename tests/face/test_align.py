@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -19,6 +17,9 @@ from lauepilot.simulator.conventions import rotation_angle
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.orientation import misorientation
+
+#: Pictures take most of an alignment's time: one test looks at them, the others go without.
+no_pictures = pytest.mark.usefixtures("without_pictures")
 
 INSTRUMENTS = functools.lru_cache(load_instrument)
 
@@ -70,6 +71,7 @@ def test_aligns_and_leaves_the_folder(lauepilot):
     assert documents[-1]["doc"]["exit_status"] == "success"
 
 
+@no_pictures
 def test_its_frames_can_be_indexed(lauepilot, lauepilot_json):
     lauepilot("align", "--seed", 2, "--speed", 0, "--out", "run")
     ub = read_json("run/ub.json")
@@ -95,6 +97,7 @@ def test_pictures_name_planes_as_the_result_does(lauepilot, monkeypatch):
         assert np.rad2deg(rotation_angle(result.orientation.u @ there.T)) < 0.5
 
 
+@no_pictures
 def test_json_is_the_summary(lauepilot_json):
     found, code = lauepilot_json("align", "--seed", 3, "--crystal", "quartz", "--speed", 0)
     assert code == 0
@@ -104,12 +107,14 @@ def test_json_is_the_summary(lauepilot_json):
     assert read_json(folder / "summary.json") == found
 
 
+@no_pictures
 def test_same_seed_same_run(lauepilot_json):
     runs = [lauepilot_json("align", "--seed", 9, "--speed", 0)[0] for _ in range(2)]
     for key in ("steps", "axes", "clock_s", "U", "truth"):
         assert runs[0][key] == runs[1][key]
 
 
+@no_pictures
 def test_full_target_and_without_faults(lauepilot_json):
     found, code = lauepilot_json(
         "align", "--seed", 3, "--target", "[0 0 1] beam, (1 0 0) up", "--faults", "none", "--speed", 0
@@ -118,6 +123,7 @@ def test_full_target_and_without_faults(lauepilot_json):
     assert found["truth"]["target_missed_by_deg"] < 0.1
 
 
+@no_pictures
 def test_oracle_needs_no_more_than_the_rule(lauepilot_json):
     rule, _ = lauepilot_json("align", "--seed", 4, "--speed", 0)
     oracle, code = lauepilot_json("align", "--seed", 4, "--agent", "oracle", "--speed", 0)
@@ -126,6 +132,7 @@ def test_oracle_needs_no_more_than_the_rule(lauepilot_json):
     assert oracle["clock_s"] <= rule["clock_s"]
 
 
+@no_pictures
 def test_out_of_reach_is_an_honest_end(lauepilot_json):
     """Two fixed directions against limits of 100 deg: some seeds cannot be reached, and are reported as such."""
     target = "(1 0 0) up, [0 0 1] right"
@@ -165,6 +172,7 @@ def test_bad_input_leaves_nothing(lauepilot_json, tmp_path, options, said):
     assert list(tmp_path.iterdir()) == []
 
 
+@no_pictures
 def test_moved_and_given_up_tells_where_the_orientation_holds(lauepilot, monkeypatch):
     """One look, one long move, the end: U belongs to the frame, and on the holder it is the crystal's true one."""
     script: list[Decision] = []
@@ -188,6 +196,7 @@ def test_moved_and_given_up_tells_where_the_orientation_holds(lauepilot, monkeyp
     assert summary["truth"]["misorientation_deg"] < 0.1
 
 
+@no_pictures
 def test_frames_hold_pose_and_axes(lauepilot):
     """A frame alone tells where detector and axes stand (NeXus), as drawn."""
     lauepilot("align", "--seed", 1, "--speed", 0, "--out", "run")
@@ -201,6 +210,7 @@ def test_frames_hold_pose_and_axes(lauepilot):
     assert omega["vector"].tolist() == [0.0, 1.0, 0.0]
 
 
+@no_pictures
 def test_a_failing_agent_closes_the_record_truthfully(lauepilot, monkeypatch):
     def fail(self, observation):
         raise RuntimeError("the head is lost")
@@ -216,6 +226,7 @@ def test_a_failing_agent_closes_the_record_truthfully(lauepilot, monkeypatch):
     assert (stop["name"], stop["doc"]["exit_status"]) == ("stop", "fail")
 
 
+@no_pictures
 def test_a_disk_that_fails_keeps_what_was_recorded(lauepilot, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -228,13 +239,7 @@ def test_a_disk_that_fails_keeps_what_was_recorded(lauepilot, monkeypatch, tmp_p
     assert not (tmp_path / "run/summary.json").exists()
 
 
-def test_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, "-m", "lauepilot", "align", "--seed", "5", "--speed", "0", "--out", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "run" / "summary.json").is_file()
-
-
+@no_pictures
 @pytest.mark.parametrize("looks_again", [False, True])
 def test_one_frame_one_picture_and_dead_reckoning_is_told(lauepilot, monkeypatch, looks_again):
     script = ["look", "move", *(["look"] if looks_again else []), "declare"]

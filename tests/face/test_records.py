@@ -22,6 +22,7 @@ from lauepilot.hardware.records.documents import find_run, read_record
 from lauepilot.hardware.resume import entries
 from lauepilot.perception.files.readers import read_any, read_frame
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 SEED = "1"
 
 
@@ -45,7 +46,8 @@ def home(tmp_path_factory):
     # At twice the clock the first move takes seconds: whoever hears of it is in time.
     killed_when_told(folder, ("1", "Expose"), "--seed", SEED, "--speed", "2", "--out", "part")
     tiled = [] if missing("tiled", "bluesky_tiled_plugins") else ["--tiled"]
-    with chdir(folder), warnings.catch_warnings():
+    with chdir(folder), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lauepilot.cli.align_report.draw", lambda indexed, path, title: path.write_bytes(b""))
         warnings.simplefilter("ignore")  # of Tiled's own dependencies
         result = CliRunner().invoke(
             app, ["align", "--seed", SEED, "--speed", "0", "--out", "whole", *tiled], catch_exceptions=False

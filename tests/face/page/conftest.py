@@ -40,7 +40,7 @@ def served(tmp_path_factory):
         tmp_path_factory.mktemp("page")
     ):  # the folder stands on the page as the user sees it
         session = Session(TwinMaker("lab", first, SEED), RUNS)
-        session.wait(State.READY, timeout_s=120.0)
+        session.wait(State.READY, timeout_s=600.0)  # after an install a busy machine compiles for minutes
         with running_page(session) as address:
             yield SimpleNamespace(session=session, address=address)
         session.close()
