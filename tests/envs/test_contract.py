@@ -16,6 +16,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from lauepilot.agents.vecenv import BatchVecEnv
 from lauepilot.envs import IDS
+from lauepilot.envs.mono.coding import action_of
 
 
 def align_stays(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -29,6 +30,12 @@ def align_stays(rng: np.random.Generator, n: int) -> np.ndarray:
 def game_stays(rng: np.random.Generator, n: int) -> np.ndarray:
     """Turns of LaueGame by nothing."""
     return np.zeros((n, 2), dtype=np.float32)
+
+
+def mono_stays(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Counts and short scans of MonoAlign."""
+    short = [action_of("count", seconds=rng.uniform(0.1, 1.0)), action_of("scan", axis="omega", half_deg=0.5)]
+    return np.stack([short[i] for i in rng.integers(0, 2, n)])
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ CASES = [
     Case("lauepilot/LaueGame-v0", game_stays, 50),
     Case("lauepilot/LaueGame-v0", game_stays, 15, {"level": "hard"}),
     Case("lauepilot/LaueGame-v0", game_stays, 50, {"family": "hexagonal", "physics": "lauerl"}),
+    Case("lauepilot/MonoAlign-v0", mono_stays, 6, {"detector": "point", "crystal": "cu", "max_steps": 6}),
+    Case("lauepilot/MonoAlign-v0", mono_stays, 6, {"detector": "area", "crystal": "cu", "max_steps": 6}),
 ]
 
 

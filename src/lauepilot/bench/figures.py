@@ -125,6 +125,8 @@ GOALS: Mapping[str, Mapping[str, Goal]] = {
         "env_image_steps_per_s": Goal(3000.0, "higher"),
         "env_spot_steps_per_s": Goal(10000.0, "higher"),
         "ppo_steps_per_s": Goal(4000.0, "higher"),
+        "mono_success": Goal(0.95, "higher"),
+        "mono_time_ratio": Goal(0.5, "lower"),
     },
 }
 
