@@ -118,7 +118,7 @@ class MonoLoop:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class MonoResult:
     """How a game went.
 
