@@ -124,7 +124,7 @@ def _full_disk(name: str, make: Maker) -> FaultOutcome:
     rig = make(0.0)
     with small_disk(frames=1):
         outcome = run(rig)
-    return judge(name, rig, outcome, status="fail", reason="No space left", says="Make room", holes=1)
+    return judge(name, rig, outcome, status="fail", reason="No space left", says="Make room")
 
 
 def _ioc_goes(name: str, make: Maker) -> FaultOutcome:

@@ -275,15 +275,7 @@ def when(ready: Callable[[], bool], act: Callable[[], object], delay_s: float = 
 
 
 def judge(
-    name: str,
-    rig: Rig,
-    run: Run,
-    *,
-    status: str,
-    reason: str,
-    says: str,
-    went_on: bool = False,
-    holes: int = 0,
+    name: str, rig: Rig, run: Run, *, status: str, reason: str, says: str, went_on: bool = False
 ) -> FaultOutcome:
     """Look at motors, record and message after a run.
 
@@ -301,13 +293,11 @@ def judge(
         A pattern in the message that tells what to do, where the run did not go on.
     went_on
         Whether the alignment should have gone on to its declaration.
-    holes
-        How many documents there was no room to record.
     """
     wrong: list[str] = []
     at_rest = _at_rest(rig, wrong)
     closed = _closed(run, status, reason, wrong)
-    kept = _kept(run, holes, wrong)
+    kept = _kept(run, wrong)
     text = "" if run.error is None else "\n".join([str(run.error), *getattr(run.error, "__notes__", [])])
     if run.result is not None:
         text = f"{run.result.outcome}: {run.result.reason}"
@@ -362,20 +352,21 @@ def _closed(run: Run, status: str, reason: str, wrong: list[str]) -> bool:
     return good
 
 
-def _kept(run: Run, holes: int, wrong: list[str]) -> bool:
-    """Whether all that was emitted, but for so many, stands in the folder, frames to the last count."""
+def _kept(run: Run, wrong: list[str]) -> bool:
+    """Whether all that was emitted stands in the folder, frames to the last count.
+
+    What the record itself refused, on a full disk, comes to nobody.
+    """
     if run.folder is None:
         return not run.documents
     path = run.folder / "documents.jsonl"
     if not path.is_file():
         path = run.folder / "documents.jsonl.part"
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    there = [(line["name"], line["doc"].get("uid")) for line in lines]
-    emitted = [(name, doc) for name, doc in run.documents if not holes or (name, doc.get("uid")) in there]
-    if there != [(n, d.get("uid")) for n, d in emitted] or len(run.documents) - len(emitted) != holes:
+    if [(x["name"], x["doc"].get("uid")) for x in lines] != [(n, d.get("uid")) for n, d in run.documents]:
         wrong.append(f"{len(lines)} of {len(run.documents)} documents are in the record")
         return False
-    for line, (_, doc) in zip(lines, emitted, strict=True):
+    for line, (_, doc) in zip(lines, run.documents, strict=True):
         for key, value in doc.get("data", {}).items():
             if isinstance(value, np.ndarray) and value.ndim == 2 and value.size > 64:
                 where = line["doc"]["data"][key]
