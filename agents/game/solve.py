@@ -8,22 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lauepilot.agents.game.kin import with_kin
 from lauepilot.envs.game.rules import DISTANCE_MM, NAMES, film
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.unknown.axes import find_axes
 from lauepilot.perception.unknown.hough import proposals_of_axis
-from lauepilot.perception.unknown.lattice import FAMILIES, primitive
-from lauepilot.perception.unknown.reduce import conventional, relatives
-from lauepilot.perception.unknown.result import Proposal
+from lauepilot.perception.unknown.lattice import FAMILIES
 from lauepilot.perception.unknown.settle import (
     COARSE,
     FINE,
     LAST,
-    LETTERS,
     SURVIVORS,
     Batch,
     best_of,
-    direct_basis,
     joined,
     narrow,
     pack,
@@ -36,7 +33,7 @@ from lauepilot.simulator.conventions import FloatArray
 #: Distances of the film that are tried: the rules' and a little.
 REACH_MM = (DISTANCE_MM[0] - 1.0, DISTANCE_MM[1] + 1.0)
 #: Axes looked at at most, after which of them the best are settled, peaks of the vote taken from each.
-AXES, LOOKS, PEAKS = 24, (1, 2, 4, 7, 12, 18, 24), 3
+AXES, LOOKS, PEAKS = 16, (1, 2, 4, 7, 11, 16), 3
 #: Lattices that are kept from picture to picture.
 KEPT = 12
 #: Fewer spots never tell.
@@ -91,15 +88,6 @@ def sky_of(frames: Frames) -> Sky | None:
     return build_sky([f for f in frames if len(f[0])], film(), REACH_MM)
 
 
-def kin(batch: Batch, sky: Sky, families: Sequence[str]) -> Batch:
-    """The best lattice's sub- and superlattices of index 2 and 3, as far as they belong to the families."""
-    basis = direct_basis(batch, 0) @ primitive(LETTERS[int(batch.centring[0])])
-    alike: list[Proposal] = []
-    for m in relatives():
-        alike += [p for p in conventional(basis @ m, float(np.exp(batch.log_d[0]))) if p.family in families]
-    return best_of(refined(best_of(refined(pack(alike), sky, FINE[1:3]), KEPT), sky, FINE[2:]), KEPT)
-
-
 def search(sky: Sky, enough: float, families: Sequence[str] = NAMES) -> Batch:
     """Lattices from symmetry axes, one after the other until one explains ``enough`` nats a spot; best first.
 
@@ -119,12 +107,12 @@ def search(sky: Sky, enough: float, families: Sequence[str] = NAMES) -> Batch:
             settled = allowed(narrow(best_of(pool, SURVIVORS), sky), families)
             finalists = best_of(joined(finalists, settled), KEPT)
             pool = pack([])
+            if not stands_out(finalists, sky):
+                finalists = allowed(with_kin(finalists, sky, KEPT), families)
             if stands_out(finalists, sky):
                 break
-            if nats(finalists, sky) >= enough:
-                if number > LOOKS[0] and float(finalists.merit[0]) < before + 1.0:
-                    break
-                finalists = best_of(joined(finalists, kin(finalists, sky, families)), KEPT)
+            if nats(finalists, sky) >= enough and float(finalists.merit[0]) < before + 1.0:
+                break
             before = float(finalists.merit[0]) if len(finalists) else -np.inf
     return finalists
 
