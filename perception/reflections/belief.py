@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from lauepilot.perception.reflections.hypotheses import Catalogue
@@ -80,14 +81,24 @@ class FirstPeak:
         for r, row in enumerate(self.rows):
             if row.tth_deg == tth_deg:
                 one, m = np.nonzero(np.abs(chi - row.chi_deg) <= row.half_deg)
-                np.add.at(self._unseen, (one, r, sector[one, m]), told[m])
+                np.add.at(self._unseen, (one, np.full(len(one), r), sector[one, m]), told[m])
+
+    @property
+    def left(self) -> NDArray[np.bool_]:
+        """Stretches (row, sector) that were not flown."""
+        return self._left.copy()
+
+    def chances(self) -> FloatArray:
+        """Probability (row, sector) of each stretch to show a reflection, given that all that were flown were empty."""
+        weight = np.exp(self._log_weight - self._log_weight.max())
+        seen_none = np.tensordot((weight / weight.sum()).astype(np.float32), self._chance_unseen, axes=1)
+        return np.asarray(1.0 - seen_none, dtype=float)
 
     def next(self, here_deg: FloatArray) -> tuple[Row, float, float] | None:
         """Row and phi of the beginning and end of the stretch to fly next, from ``here_deg`` (4,); None if all is flown."""
         if not self._left.any():
             return None
-        weight = np.exp(self._log_weight - self._log_weight.max())
-        chance = 1.0 - np.tensordot((weight / weight.sum()).astype(np.float32), self._chance_unseen, axes=1)
+        chance = self.chances()
         axes = self.instrument.motors.axes
         speed, settle = np.array([a.speed for a in axes]), np.array([a.settle_s for a in axes])
         far = np.abs(self._corners - here_deg)

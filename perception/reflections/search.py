@@ -320,13 +320,13 @@ class UbSearch:
                 if good_enough and unexpected < _EXPECTED_DEG:
                     break
                 # The last must be where it is expected, far from all others.
-                number = choosing.farthest(kept) if good_enough else choosing.next(self._here, kept)
-                if number is None:
+                chosen = choosing.farthest(kept) if good_enough else choosing.next(self._here, kept)
+                if chosen is None:
                     break
-                hkl = self.catalogue.hkl[number]
+                hkl = self.catalogue.hkl[chosen]
                 angles = (
                     instrument.bisecting(
-                        u @ self.catalogue.direction[number], float(self.catalogue.tth_deg[number])
+                        u @ self.catalogue.direction[chosen], float(self.catalogue.tth_deg[chosen])
                     )
                     if refined is None
                     else refined.motor_angles(hkl, instrument)
@@ -335,7 +335,7 @@ class UbSearch:
                     continue
                 name = " ".join(f"{x:.0f}" for x in hkl)
                 seen = yield from self._centre(angles, 0.6, f"centre {name}", sure=True)
-                off = 0.0 if seen is None else seen.tth_deg - float(self.catalogue.tth_deg[number])
+                off = 0.0 if seen is None else seen.tth_deg - float(self.catalogue.tth_deg[chosen])
                 if seen is None or abs(off) > self.catalogue.tolerance_deg:
                     missed += 1
                     if missed > _MISSED:

@@ -60,7 +60,7 @@ def test_the_promise_is_kept(catalogue):
     look = PointLook(catalogue)
     rows = [Row(tth, chi, 0.5 * step) for tth in look.best_tth(1) for chi, step in look.rows(tth)]
     belief = FirstPeak(catalogue, rows, look.half_tth_deg, 6.0)
-    said = 1.0 - np.exp(belief._unseen).mean(axis=0)
+    said = belief.chances()
     row, start, end = belief.next(np.zeros(4))
     r, s = belief._flown
     rng, hits, n = np.random.default_rng(7), 0, 4000
@@ -81,14 +81,13 @@ def test_what_was_empty_makes_other_places_more_likely(catalogue):
     look = PointLook(catalogue)
     rows = [Row(tth, chi, 0.5 * step) for tth in look.best_tth(1) for chi, step in look.rows(tth)]
     belief = FirstPeak(catalogue, rows, look.half_tth_deg, 6.0)
-    before = 1.0 - np.exp(belief._unseen).mean(axis=0)
+    before = belief.chances()
     for _ in range(60):
         belief.next(np.zeros(4))
         belief.empty()
-    weight = np.exp(belief._log_weight)
-    after = 1.0 - np.tensordot(weight / weight.sum(), np.exp(belief._unseen), axes=1)
-    assert after[belief._left].max() > 1.3 * before[belief._left].max()
-    assert (after[belief._left] < before[belief._left]).any()  # and others less
+    after = belief.chances()
+    assert after[belief.left].max() > 1.3 * before[belief.left].max()
+    assert (after[belief.left] < before[belief.left]).any()  # and others less
 
 
 def test_the_area_detector_sees_every_piece_of_every_turn(catalogue):

@@ -85,7 +85,7 @@ def test_a_search_whose_path_was_refused_says_so():
 
 def test_an_answer_becomes_a_declaration_or_giving_up():
     """No beam: the rule gives up and says what to look at."""
-    env = MonoAlignEnv("cu", "area", level=FourCircleFaults(power=1e-9))
+    env = MonoAlignEnv("cu", "area", level="none")
     env.loop.world.twin._peak_rate = 0.0
     player = Rule()
     seen = env.loop.reset(np.random.default_rng(0))
