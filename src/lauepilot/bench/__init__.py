@@ -22,7 +22,7 @@ WHATS = tuple(GOALS)
 
 #: Benchmarks that are measured in parts, each a module of its own.
 PARTS = {
-    "align": ("align", "mono"),
+    "align": ("align", "game", "mono"),
     "indexing": ("indexing", "unknown", "grains"),
     "hardware": tuple(
         f"hardware.{part}" for part in ("faults", "limits", "epics", "page", "arm", "calibrate", "build_ub")

@@ -127,6 +127,9 @@ GOALS: Mapping[str, Mapping[str, Goal]] = {
         "ppo_steps_per_s": Goal(4000.0, "higher"),
         "mono_success": Goal(0.95, "higher"),
         "mono_time_ratio": Goal(0.5, "lower"),
+        "game_classical_success": Goal(0.999, "higher"),
+        "game_hard_success": Goal(0.97, "higher"),
+        "game_hard_moves_ratio": Goal(1.3, "lower"),
     },
 }
 
