@@ -20,7 +20,7 @@ from lauepilot.simulator.conventions import FloatArray
 #: Orientations in the cloud; the same for every search, so that a search can be repeated.
 _CLOUD, _SEED = 3000, 1967
 #: A stretch of phi, degrees; share of the strongest reflection's rate at which about 6 of 10 are seen.
-SECTOR_DEG, _SEEN_RATE = 45.0, 0.03
+SECTOR_DEG, SEEN_RATE = 45.0, 0.03
 #: Weakest reflections that count, and share of them that is not seen for other reasons (shadows, absorption).
 _WEAKEST, _LOST = 0.01, 0.03
 
@@ -73,7 +73,7 @@ class FirstPeak:
 
     def _see(self, catalogue: Catalogue, cloud: FloatArray, tth_deg: float, half_tth_deg: float) -> None:
         numbers = catalogue.at(tth_deg, half_tth_deg, _WEAKEST)
-        told = np.log(1.0 - (1.0 - _LOST) * (1.0 - np.exp(-catalogue.rate[numbers] / _SEEN_RATE)))
+        told = np.log(1.0 - (1.0 - _LOST) * (1.0 - np.exp(-catalogue.rate[numbers] / SEEN_RATE)))
         v = np.einsum("nij,mj->nmi", cloud, catalogue.direction[numbers])
         chi = np.rad2deg(np.arcsin(np.clip(v[..., 0], -1.0, 1.0)))
         phi = np.rad2deg(np.arctan2(v[..., 2], v[..., 1]))

@@ -20,6 +20,8 @@ _USUAL_DEG = 0.006
 #: `information` is that of this standard deviation, degrees.
 _SIGMA_DEG = 0.01
 _STRONG, _POOL, _WEAKEST = 300, 120, 0.03
+#: Share of the farthest one's distance that is far.
+_FAR = 0.7
 
 
 class Choosing:
@@ -69,8 +71,11 @@ class Choosing:
             del self._tells[best]
         return best
 
-    def farthest(self, kept: Sequence[Centred]) -> int | None:
-        """Number of the reflection that lies farthest from all that were centred; None if there is none left."""
+    def farthest(self, here_deg: FloatArray, kept: Sequence[Centred]) -> int | None:
+        """Number of a reflection that lies far from all that were centred; None if there is none left.
+
+        Of those that are nearly as far as the farthest, the one that is quickest to go to from ``here_deg`` (4,).
+        """
         if not self._tells or not kept:
             return None
         there = np.array([[p.angles_deg[1], p.angles_deg[2], p.angles_deg[3]] for p in kept])
@@ -80,7 +85,9 @@ class Choosing:
             off[:, 1] = np.minimum(off[:, 1], 360.0 - off[:, 1]) * np.cos(np.deg2rad(self._places[n][1]))
             return float(np.hypot(np.hypot(off[:, 0], off[:, 1]), 2.0 * off[:, 2]).min())
 
-        best = max(self._tells, key=apart)
+        distance = {n: apart(n) for n in self._tells}
+        far = [n for n, d in distance.items() if d > _FAR * max(distance.values())]
+        best = min(far, key=lambda n: travel_s(self.instrument, here_deg, self._places[n]))
         del self._tells[best]
         return best
 

@@ -27,8 +27,8 @@ Look = Generator["Path", Sweep, T]
 _OVERLAP = 0.15
 #: Seconds of a bin while searching and at first while centring.
 SEARCH_S, CENTRE_S, LONGEST_S = 0.05, 0.1, 4.0
-#: Counts at the top of a peak that are worth waiting for.
-_ENOUGH = 300.0
+#: Counts at the top of a peak that are worth waiting for, and of one that is known to be weak.
+_ENOUGH, _WEAK = 300.0, 80.0
 #: Counts of a spot that are enough for its place.
 _PLENTY = 300.0
 #: Steps of phi while searching: bins of the counter, frames of the area detector, degrees.
@@ -147,7 +147,9 @@ class PointLook:
             return None
         here = self._at(here, "omega", peak.centre)
         rate = peak.area / float(sweep.seconds[0])
-        seconds = float(np.clip(_ENOUGH / max(peak.top / float(sweep.seconds[0]), 1e-3), CENTRE_S, LONGEST_S))
+        # What is known to be weak is only asked whether it is there.
+        enough = _ENOUGH if seconds <= CENTRE_S else _WEAK
+        seconds = float(np.clip(enough / max(peak.top / float(sweep.seconds[0]), 1e-3), CENTRE_S, LONGEST_S))
         box = self.acceptance_deg(tth)
         sweep = yield Path(along(here, "chi", box + 0.8, (box + 0.8) / 14.0), seconds, "open", f"{why}: chi")
         wide = fit_peak(sweep.angles_deg[:, 1], sweep.counts, box=box) if sweep.counts is not None else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lauepilot.perception.reflections.answer import UbAnswer, UbStep
 from lauepilot.perception.reflections.choosing import Choosing
-from lauepilot.perception.reflections.cones import cones_about, walk_cone
+from lauepilot.perception.reflections.cones import promising, walk_cone
 from lauepilot.perception.reflections.first import first_of
 from lauepilot.perception.reflections.hypotheses import (
     TTH_DEG,
@@ -199,20 +199,19 @@ class UbSearch:
         if len(candidates) == 0:
             return None, f"no reflection of {self.crystal.name} has 2theta {first.tth_deg:.2f} deg"
         tries = 0
-        for number in candidates:
-            for tth, cone in cones_about(int(number), self.catalogue)[:2]:
-                for path in walk_cone(first.direction(self.instrument), cone, tth, self.instrument):
-                    sweep = yield from self._ask(path)
-                    for hit in self.look.hits(path, sweep)[:2]:
-                        second = yield from self._centre(hit, 0.6, "centre a hit on the cone")
-                        if second is None or self._parallel(first, second):
-                            continue
-                        answer, reason = yield from self._try([first, second])
-                        if answer is not None:
-                            return answer, reason
-                        tries += 1
-                        if tries >= _PEAKS:
-                            return None, reason
+        for tth, cone in promising([int(n) for n in candidates], self.catalogue):
+            for path in walk_cone(first.direction(self.instrument), cone, tth, self.instrument, self._here):
+                sweep = yield from self._ask(path)
+                for hit in self.look.hits(path, sweep)[:2]:
+                    second = yield from self._centre(hit, 0.6, "centre a hit on the cone")
+                    if second is None or self._parallel(first, second):
+                        continue
+                    answer, reason = yield from self._try([first, second])
+                    if answer is not None:
+                        return answer, reason
+                    tries += 1
+                    if tries >= _PEAKS:
+                        return None, reason
         return None, reason if tries else "no second reflection was found on the cones about the first"
 
     def _candidates(self, first: Centred, tolerance_deg: float) -> NDArray[np.int64]:
@@ -320,7 +319,9 @@ class UbSearch:
                 if good_enough and unexpected < _EXPECTED_DEG:
                     break
                 # The last must be where it is expected, far from all others.
-                chosen = choosing.farthest(kept) if good_enough else choosing.next(self._here, kept)
+                chosen = (
+                    choosing.farthest(self._here, kept) if good_enough else choosing.next(self._here, kept)
+                )
                 if chosen is None:
                     break
                 hkl = self.catalogue.hkl[chosen]
