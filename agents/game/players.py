@@ -77,7 +77,8 @@ class Oracle:
     def decide(self, observation: Observation) -> Action:
         """The first step of the shortest way."""
         k = slice(self._game, self._game + 1)
-        return best_actions(self._batch.true_u()[k], self._batch.true_family()[k])[0][0]
+        actions, _ = best_actions(self._batch.true_u()[k], self._batch.true_family()[k])
+        return np.asarray(actions[0])
 
 
 class SolveAndMove:

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from lauepilot.envs.game.orbits import Q_MAX, RAYS, all_orbits, scattering, stamps
+from lauepilot.envs.game.orbits import all_orbits, scattering, stamps
 from lauepilot.envs.game.picture import expose
 from lauepilot.envs.game.rules import (
     DISTANCE_MM,
@@ -83,17 +83,6 @@ def stage(family: str, physics: str, level: str) -> Stage:
 
 
 @njit(cache=True)
-def reach_of(family: int, a: float, c: float) -> float:
-    """The |Q| that `RAYS` directions of a lattice reach, as `lauepilot.envs.game.orbits.reach`."""
-    volume = a * a * c
-    if family == 1:
-        volume *= 0.5
-    if family == 2:
-        volume *= math.sqrt(0.75)
-    return min(Q_MAX, (RAYS * 1.2020569 * 1.5 / math.pi * (2.0 * math.pi) ** 3 / volume) ** (1.0 / 3.0))
-
-
-@njit(cache=True)
 def start_some(
     s: Stage,
     g: Games,
@@ -106,7 +95,7 @@ def start_some(
     for i in range(mask.size):
         if mask[i]:
             start(s, g, i)
-            prepare(s, g, i, reach_of(g.family[i], g.cell[i, 0], g.cell[i, 1]))
+            prepare(s, g, i)
             expose(s, g, i, rows, spots, work)
 
 

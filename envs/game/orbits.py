@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import permutations, product
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -28,10 +30,12 @@ def cell_volume(family: Family, a: float, c: float) -> float:
     return float(volume / (2.0 if family.centring == "I" else 1.0))
 
 
+@njit(cache=True)
 def reach(volume: float) -> float:
-    """The q (1/angstrom) up to which a lattice has `RAYS` directions, or `Q_MAX`."""
+    """The |Q| (1/angstrom) up to which a lattice of this primitive cell (A^3) has `RAYS` directions, or `Q_MAX`."""
     # Points in half a sphere, and the share 1 / zeta(3) of them that are no multiple of another.
-    return float(min(Q_MAX, (RAYS * 1.2020569 * 1.5 / np.pi * (2.0 * np.pi) ** 3 / volume) ** (1.0 / 3.0)))
+    most = (RAYS * 1.2020569 * 1.5 / math.pi * (2.0 * math.pi) ** 3 / volume) ** (1.0 / 3.0)
+    return float(min(Q_MAX, most))
 
 
 def lengths(family: Family, hkl: NDArray[np.int64], a: float, c: float) -> FloatArray:
@@ -57,7 +61,7 @@ def equivalents(family: str, hkl: tuple[int, int, int]) -> list[tuple[int, int, 
     else:
         i = -h - k
         turned = {(s * x, s * y, u * el) for x, y in permutations((h, k, i), 2) for s, _, u in signs}
-    return sorted(r for r in turned if r > (0, 0, 0))  # type: ignore[misc,return-value]
+    return sorted(r for r in turned if r > (0, 0, 0))  # type: ignore[misc]
 
 
 @lru_cache(maxsize=4)
@@ -113,7 +117,8 @@ def all_orbits() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64
 @lru_cache(maxsize=1)
 def scattering() -> FloatArray:
     """|f|^2 of iron with its displacements, at multiples of `Q_STEP`: the one scatterer of each lattice point."""
-    stol2 = (Q_STEP * np.arange(int(Q_MAX / Q_STEP) + 3) / (4.0 * np.pi)) ** 2
+    q = Q_STEP * np.arange(int(Q_MAX / Q_STEP) + 3, dtype=float)
+    stol2 = np.asarray((q / (4.0 * np.pi)) ** 2, dtype=float)
     return np.asarray((form_factor("Fe", stol2, "xray") * np.exp(-B_FACTOR_A2 * stol2)) ** 2)
 
 

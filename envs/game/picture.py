@@ -34,7 +34,7 @@ def candidates(s: Stage, g: Games, i: int, out: FloatArray) -> int:
     first = s.begin[g.family[i]]
     enough = min(5 * g.wanted[i] + 40, CANDIDATES)
     n = 0
-    for t in range(g.count[i]):
+    for t in range(g.used[i]):
         if n >= enough:
             break
         o = g.order[i, t]

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lauepilot.envs.game.orbits import Q_MAX, Q_STEP
+from lauepilot.envs.game.orbits import Q_MAX, Q_STEP, reach
 from lauepilot.envs.game.rules import CUT_KEV, LAUERL_C, SIDE
 from lauepilot.simulator.conventions import HC_KEV_A, FloatArray
 from lauepilot.simulator.poisson import mix, uniform
@@ -83,7 +83,7 @@ class Games(NamedTuple):
         (n, 2) sums of the turns so far, rad.
     start, miss
         Angles to the nearest target at the start and now, rad.
-    q, rates, order, count
+    q, rates, order, used
         Of the family's orbits: |Q| of their first reflection, rates at the nodes, and those in use, brightest first.
     image, moved
         What is seen: picture, and the last turns.
@@ -105,7 +105,7 @@ class Games(NamedTuple):
     q: FloatArray
     rates: NDArray[np.float32]
     order: NDArray[np.int64]
-    count: NDArray[np.int64]
+    used: NDArray[np.int64]
     image: NDArray[np.uint8]
     moved: NDArray[np.float32]
 
@@ -191,7 +191,7 @@ def rate_of(s: Stage, q: float, cosine: float) -> float:
     k = int(at)
     f2 = s.f2[k] + (at - k) * (s.f2[k + 1] - s.f2[k])
     # Kramers' law in photons, times the wavelength: the Lorentz factor of a thick crystal that absorbs.
-    return (wavelength / s.cut - 1.0) / wavelength / sin2 * polarisation * f2
+    return float((wavelength / s.cut - 1.0) / wavelength / sin2 * polarisation * f2)
 
 
 @njit(cache=True)
@@ -206,11 +206,13 @@ def scattered(s: Stage, seed: np.uint64, orbit: int, harmonic: int) -> float:
 
 
 @njit(cache=True)
-def prepare(s: Stage, g: Games, i: int, largest: float) -> None:
-    """Rates of all orbits of game ``i`` up to |Q| = largest, and the order of their brightness."""
+def prepare(s: Stage, g: Games, i: int) -> None:
+    """Rates of all orbits of game ``i`` that are within reach, and the order of their brightness."""
     family = g.family[i]
     b = np.empty((3, 3))
     b_of(family, g.cell[i, 0], g.cell[i, 1], s.lauerl, b)
+    volume = (2.0 * math.pi) ** 3 / (b[0, 0] * b[1, 1] * b[2, 2])
+    largest = reach(0.5 * volume if family == 1 else volume)
     first = s.begin[family]
     n = s.begin[family + 1] - first
     peaks = np.zeros(n)
@@ -245,7 +247,7 @@ def prepare(s: Stage, g: Games, i: int, largest: float) -> None:
         if peaks[order[t]] > 0.0:
             g.order[i, used] = order[t]
             used += 1
-    g.count[i] = used
+    g.used[i] = used
 
 
 @njit(cache=True)

@@ -164,8 +164,8 @@ def test_hard_pictures_lose_and_gain_spots_anew():
 def test_structure_factors_of_the_hard_level_belong_to_the_crystal():
     """The same in each picture, log-normal of width 2, and nothing of the kind at the normal level."""
     easy, hard = started("cubic", seed=4), started("cubic", level="hard", seed=4)
-    n = int(easy._games.count[0])
-    assert n == hard._games.count[0]
+    n = int(easy._games.used[0])
+    assert n == hard._games.used[0]
     order = easy._games.order[0, :n]
     ratio = np.log(hard._games.rates[0, order, -1] / easy._games.rates[0, order, -1])
     assert 1.2 < np.std(ratio) < 2.3  # harmonics of a ray average out a little
