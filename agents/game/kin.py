@@ -1,18 +1,30 @@
-"""Lattices that share the unique axis with a found one: what a vote about that axis easily takes for the right one.
+"""Lattices that explain most of the spots of another one, and are easily taken for it.
 
-Most spots of a tetragonal lattice also lie on those whose basal plane is 2, 5/2 or 5 times as densely or as widely filled,
-turned as the squares demand; of a hexagonal lattice, 3, 4 or 7 times.
+Most spots of a tetragonal lattice also lie on those about the same axis whose basal plane is 2, 5/2 or 5 times as densely or
+as widely filled, turned as the squares demand; of a hexagonal lattice, 3, 4 or 7 times. Others change the axis: a
+body-centred tetragonal lattice with c/a near the root of 6 has a sublattice that is nearly hexagonal.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lauepilot.perception.unknown.lattice import CENTRINGS, FAMILIES
-from lauepilot.perception.unknown.settle import FINE, LAST, LETTERS, Batch, best_of, joined, refined
+from lauepilot.perception.unknown.lattice import CENTRINGS, FAMILIES, primitive
+from lauepilot.perception.unknown.reduce import conventional, relatives
+from lauepilot.perception.unknown.settle import (
+    FINE,
+    LAST,
+    LETTERS,
+    Batch,
+    best_of,
+    direct_basis,
+    joined,
+    pack,
+    refined,
+)
 from lauepilot.perception.unknown.sky import Sky
 from lauepilot.simulator.conventions import axis_rotation
 
@@ -63,6 +75,17 @@ def _relatives(batch: Batch, k: int) -> Batch:
         used=np.zeros(n, dtype=np.int64),
         pose=np.zeros((n, 4)),
     )
+
+
+def with_strangers(batch: Batch, sky: Sky, families: Sequence[str], most: int) -> Batch:
+    """Finalists with the best's sub- and superlattices of index 2 and 3, whatever their axis."""
+    if len(batch) == 0:
+        return batch
+    basis = direct_basis(batch, 0) @ primitive(LETTERS[int(batch.centring[0])])
+    distance = float(np.exp(batch.log_d[0]))
+    alike = [p for m in relatives() for p in conventional(basis @ m, distance) if p.family in families]
+    near = best_of(refined(pack(alike), sky, FINE[:3]), most)
+    return best_of(joined(batch, refined(near, sky, np.concatenate([FINE[2:], LAST]))), most)
 
 
 def with_kin(batch: Batch, sky: Sky, most: int) -> Batch:

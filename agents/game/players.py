@@ -23,6 +23,8 @@ Observation = Mapping[str, NDArray[Any]]
 #: Nats a spot: from which on a search ends; from which on its best answer is believed, and only followed from then on; below
 #: which it is no longer believed. False answers were seen up to 4.3 in whole pictures, and up to 3 in spoilt ones.
 SURE, ENOUGH, HOLDS = 4.3, 4.0, 3.6
+#: So many nats a spot less in later pictures, and an answer is doubted: the right one explains all alike.
+FALLS = 0.35
 #: Pictures that are joined at most: the last ones.
 JOINED = 6
 #: Degrees within the tolerance at which an axis must have won the game, if it were one.
@@ -128,8 +130,9 @@ class SolveAndMove:
             return
         believed = self.guess.nats >= ENOUGH
         kept = self._open(follow(self.guess.batch, together))
-        if believed and nats(kept, together) >= HOLDS:
-            self.guess = Guess(kept.take(np.arange(min(len(kept), 3))), max(nats(kept, together), ENOUGH))
+        now = nats(kept, together)
+        if believed and now >= max(HOLDS, self.guess.nats - FALLS):
+            self.guess = Guess(kept.take(np.arange(min(len(kept), 3))), max(now, self.guess.nats))
             return
         self.searches += 1
         alone = sky_of(frames[-1:])

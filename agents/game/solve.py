@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lauepilot.agents.game.kin import with_kin
+from lauepilot.agents.game.kin import with_kin, with_strangers
 from lauepilot.envs.game.rules import DISTANCE_MM, NAMES, film
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.unknown.axes import find_axes
@@ -109,12 +109,11 @@ def search(sky: Sky, enough: float, families: Sequence[str] = NAMES) -> Batch:
             pool = pack([])
             if not stands_out(finalists, sky):
                 finalists = allowed(with_kin(finalists, sky, KEPT), families)
-            if stands_out(finalists, sky):
-                break
-            if nats(finalists, sky) >= enough and float(finalists.merit[0]) < before + 1.0:
+            clear = nats(finalists, sky) >= enough and float(finalists.merit[0]) < before + 1.0
+            if clear or stands_out(finalists, sky):
                 break
             before = float(finalists.merit[0]) if len(finalists) else -np.inf
-    return finalists
+    return with_kin(with_strangers(finalists, sky, families, KEPT), sky, KEPT)
 
 
 def follow(batch: Batch, sky: Sky) -> Batch:
