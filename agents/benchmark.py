@@ -13,6 +13,7 @@ import numpy as np
 
 from lauepilot.agents.baselines import Oracle, Random
 from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.agents.smart_expose import SmartExpose
 from lauepilot.envs.align.env import align_task, shared_observer
 from lauepilot.envs.play import Agent, EpisodeResult, build_loop, play
 from lauepilot.envs.world import World
@@ -22,6 +23,7 @@ from lauepilot.simulator.target import Target
 #: Players by name; each is made with the world and a generator.
 PLAYERS: dict[str, Callable[[World, np.random.Generator], Agent]] = {
     "index-and-move": lambda world, rng: IndexAndMove(),
+    "smart-expose": lambda world, rng: SmartExpose(),
     "random": lambda world, rng: Random(rng),
     "oracle": lambda world, rng: Oracle(world),
 }

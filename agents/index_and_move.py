@@ -83,6 +83,8 @@ class IndexAndMove:
         Numbers of the rule.
     """
 
+    name = "index-and-move"
+
     def __init__(self, settings: RuleSettings | None = None) -> None:
         self.settings = RuleSettings() if settings is None else settings
         self._task: Task | None = None
@@ -143,7 +145,7 @@ class IndexAndMove:
         """What the agent holds, as plain JSON values; `restore` takes it back."""
         held = self._holder if self._task is not None else None
         return {
-            "agent": "index-and-move",
+            "agent": self.name,
             "settings": asdict(self.settings),
             "confidence": self._confidence() if self._task is not None else None,
             "u_holder": None if held is None else held.u.tolist(),
@@ -162,7 +164,7 @@ class IndexAndMove:
         ValueError
             If it is another agent's state, other settings', or one from before any task.
         """
-        for name, value in memory.read(state, "index-and-move", asdict(self.settings)).items():
+        for name, value in memory.read(state, self.name, asdict(self.settings)).items():
             setattr(self, f"_{name}", value)
 
     # ------------------------------------------------------------------------------------------------- knowledge

@@ -73,6 +73,9 @@ class Belief:
         Mean distance of explained spots from their prediction; NaN if there are none.
     alternatives
         Other orientations that fit about as well: declared ties.
+    evidence
+        Log-likelihood ratio of the best orientation to "nothing but background", where the photons were asked, its two best
+        spots left out; it grows with the exposure. NaN where spots told enough.
     """
 
     orientation: Orientation | None
@@ -81,6 +84,7 @@ class Belief:
     n_expected: int
     residual_px: float
     alternatives: tuple[Orientation, ...] = ()
+    evidence: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)

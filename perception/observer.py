@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from lauepilot.perception.indexing.indexer import Indexer, IndexingError
+from lauepilot.perception.believe import Believer
 from lauepilot.perception.indexing.refine import GeometryPrior
 from lauepilot.perception.indexing.sphere import on_sphere, pixel_normals
-from lauepilot.perception.observation import Belief, Observation
+from lauepilot.perception.observation import Observation
 from lauepilot.perception.spots.find import find_spots
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.frame import Frame
@@ -35,6 +35,8 @@ class Observer:
         How well the detector's pose is known; it is refined with each orientation.
     image_shape
         Size (rows, cols) of `Observation.image`; None leaves it out.
+    photons
+        Whether to look into the photons themselves where spots do not tell the orientation (`Believer`).
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Observer:
         instrument: Instrument,
         prior: GeometryPrior = USUAL_PRIOR,
         image_shape: tuple[int, int] | None = None,
+        photons: bool = True,
     ) -> None:
         self.crystal = crystal
         self.instrument = instrument
         self.prior = prior
         self.image_shape = image_shape
-        self.indexer = Indexer(crystal, instrument, prior)
+        self.believer = Believer(crystal, instrument, prior, photons)
+        self.indexer = self.believer.indexer
 
     def start(self, axes: Mapping[str, float], *, clock_s: float = 0.0, dose_s: float = 0.0) -> Observation:
         """The observation before the first frame."""
@@ -71,10 +75,7 @@ class Observer:
         detector = self.instrument.detector
         frame.check(detector.shape)
         spots = find_spots(frame, detector)
-        try:
-            belief = self.indexer.index(spots).belief()
-        except IndexingError:
-            belief = Belief(None, 0.0, 0, 0, float("nan"))
+        belief = self.believer.belief(frame, spots)
         return Observation(
             axes=dict(axes),
             goniometer=self.instrument.goniometer,

@@ -172,24 +172,32 @@ class ExpectedLight:
         What stands out of the background nowhere is taken from ``model``: it costs time only.
         """
         values = model.values(model.u, model.p)
-        rate = np.exp(values[:, 5])
-        width = float(np.sqrt(np.median(0.5 * (values[:, 2] + values[:, 4]))))
-
-        found = spots.pixels
-        gap2 = (found[:, :1] - values[:, 0]) ** 2 + (found[:, 1:] - values[:, 1]) ** 2
-
-        def expected(reach: float) -> FloatArray:
-            return np.asarray((gap2 < reach**2) @ rate)
-
-        near = np.maximum(expected(1.5 * width), 1e-300)
+        near = np.maximum(_near(values, spots, 1.5), 1e-300)
         explained = fit.spot[near[fit.spot] > 1e-299]
         ratio = np.log(np.maximum(spots.counts[explained], 1e-300) / near[explained])
         variance = (spots.counts_sigma[explained] / np.maximum(spots.counts[explained], 1e-300)) ** 2
         scatter, scale = scattered(ratio, variance)
+        return cls.of(model, values, spots, fit, sigma, gain, scale, scatter)
+
+    @classmethod
+    def of(
+        cls,
+        model: ExpectedSpots,
+        values: FloatArray,
+        spots: SpotList,
+        fit: Refinement,
+        sigma: Image,
+        gain: float,
+        scale: float,
+        scatter: float,
+    ) -> ExpectedLight:
+        """The same with level ``scale`` (logarithm of photons over ``values``) and ``scatter`` known already."""
         alien = np.ones(len(spots), dtype=np.bool_)
         alien[fit.spot] = False
-        alien &= np.exp(scale) * expected(2.5 * width) < 0.3 * spots.counts
-        foreign = np.column_stack([spots.pixels[alien], np.full(np.count_nonzero(alien), 4.0 * width)])
+        alien &= np.exp(scale) * _near(values, spots, 2.5) < 0.3 * spots.counts
+        foreign = np.column_stack(
+            [spots.pixels[alien], np.full(np.count_nonzero(alien), 4.0 * _width(values))]
+        )
         log = values[:, 5] + scale + np.log(gain)
         area = 2.0 * np.pi * np.sqrt(values[:, 2] * values[:, 4] - values[:, 3] ** 2)
         size = np.array(sigma.shape[::-1]) - 1
@@ -198,6 +206,18 @@ class ExpectedLight:
         bright = np.flatnonzero(np.exp(log) / area > FADES * noise)
         model.take(model.table, bright)
         return cls(np.full(len(bright), scale + np.log(gain)), scatter, foreign)
+
+
+def _width(values: FloatArray) -> float:
+    """Usual standard deviation of spots (n, 6), pixels."""
+    return float(np.sqrt(np.median(0.5 * (values[:, 2] + values[:, 4]))))
+
+
+def _near(values: FloatArray, spots: SpotList, widths: float) -> FloatArray:
+    """Light expected within so many ``widths`` of each found spot."""
+    found = spots.pixels
+    gap2 = (found[:, :1] - values[:, 0]) ** 2 + (found[:, 1:] - values[:, 1]) ** 2
+    return np.asarray((gap2 < (widths * _width(values)) ** 2) @ np.exp(values[:, 5]))
 
 
 def scattered(ratio: FloatArray, variance: FloatArray) -> tuple[float, float]:

@@ -25,11 +25,11 @@ from lauepilot.perception.indexing.forced_kernels import (
     normal_equations,
 )
 from lauepilot.perception.indexing.indexer import Indexer, IndexResult
-from lauepilot.perception.indexing.refine import GeometryPrior
+from lauepilot.perception.indexing.refine import GeometryPrior, Refinement
 from lauepilot.perception.observation import SpotList
 from lauepilot.perception.spots.background import BackgroundEstimate, Image, estimate_background
 from lauepilot.simulator.conventions import FloatArray, rotation_matrix, rotation_vector
-from lauepilot.simulator.detector import Detector
+from lauepilot.simulator.detector import GEOMETRY_PARAMETERS, Detector
 from lauepilot.simulator.frame import Frame, FrameError
 from lauepilot.simulator.image import DEFAULT_PROFILE, live_pixels
 from lauepilot.simulator.orientation import Orientation
@@ -42,6 +42,9 @@ FARTHEST = 4.0
 
 #: Spots sharper than this fill single pixels, whose middles do not stand for them.
 SHARPEST_PX = 0.7
+
+#: Scatter of intensities (natural logarithm) that calculated structure factors usually leave.
+USUAL_SCATTER = 0.4
 
 #: Relative amplitude of a spot that is not there.
 _LEAST = 0.01
@@ -141,6 +144,58 @@ def fit_frame(
     orientation = Orientation(better.u, b, better.covariance)
     done = replace(result, orientation=orientation, refinement=better)
     return LastFit(done, True, "", len(light.log), light.scatter)
+
+
+def fit_frame_near(
+    frame: Frame,
+    indexer: Indexer,
+    orientation: Orientation,
+    pose: FloatArray,
+    signal_photons: float,
+    spots: SpotList,
+    *,
+    scatter: float = USUAL_SCATTER,
+) -> Refinement | str:
+    """Fit a frame whose orientation is known to about a spot's width, though few or no spots of it were found.
+
+    Parameters
+    ----------
+    frame, indexer
+        The frame, and the crystal and instrument with the pose's prior.
+    orientation
+        Laboratory orientation to start from: of `PhotonIndexer`, or where axes should have brought the crystal.
+    pose
+        (5,) change of the detector's pose to start from, by `GEOMETRY_PARAMETERS`.
+    signal_photons
+        Light to begin with, of all spots together; it is fitted.
+    spots
+        What was found, if only to leave out what is not this crystal's.
+    scatter
+        Standard deviation of the logarithm of intensities about the calculated ones, which too few spots cannot tell.
+
+    Returns
+    -------
+    The refined orientation with its covariance and pose (no spots are attributed), or why there is none.
+    """
+    where = indexer.instrument.detector
+    usable = live_pixels(where) > 0
+    counts = np.ascontiguousarray(frame.counts, dtype=np.float32)
+    background = estimate_background(counts, usable, gain=frame.gain, offset=frame.offset)
+    nothing = np.zeros(0, dtype=np.int64)
+    moved = where.moved(**dict(zip(GEOMETRY_PARAMETERS, map(float, pose), strict=True)))
+    start = Refinement(
+        orientation.u, moved, np.zeros((3, 3)), orientation.covariance, np.zeros(5), 0.0,
+        nothing, nothing, np.zeros((0, 3), dtype=np.int64), np.zeros((0, 2)),
+    )  # fmt: skip
+    model = ExpectedSpots(indexer.complete, where, indexer.prior, 0.0, start)
+    values = model.values(model.u, model.p)
+    scale = float(np.log(max(signal_photons, 1.0) / np.exp(values[:, 5]).sum()))
+    light = ExpectedLight.of(model, values, spots, start, background.sigma, float(frame.gain), scale, scatter)
+    pixels = _Pixels(counts, usable, background, frame)
+    state = _fitted(model, light, pixels)
+    if isinstance(state, str):
+        return state
+    return model.refinement(state.u, state.p, state.covariance, start, spots)
 
 
 @dataclass(frozen=True, eq=False)

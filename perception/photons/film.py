@@ -233,6 +233,10 @@ def listed(
     )  # fmt: skip
 
 
+#: Light of two opposite neighbours over their middle's, least: of a spot with a standard deviation of 0.6 pixels.
+PAIR = 0.3
+
+
 def lone_pixels(counts: NDArray[np.number], core_px: float) -> NDArray[np.bool_]:
     """Pixels (rows, cols) that are brighter than any spot's middle could be beside its neighbours: hot ones, cosmic rays.
 
@@ -257,4 +261,33 @@ def _lone(image: FloatArray, share: float) -> NDArray[np.bool_]:
                 for m in range(max(j - 1, 0), min(j + 2, cols)):
                     nine += image[k, m]
             out[i, j] = image[i, j] > 1.2 * share * nine + 4.0 * math.sqrt(share * max(nine, 0.0))
+    return out
+
+
+@njit(cache=True)
+def track_pixels(counts: FloatArray) -> NDArray[np.bool_]:
+    """Pixels (rows, cols) of bright things one pixel wide: tracks of cosmic rays, of which none is the only bright pixel.
+
+    However sharp, a spot spreads to the left and right of its middle, and up and down: a track, whichever way it runs,
+    leaves one of these two pairs dark. The darkest of four lines two pixels off counts as background.
+    """
+    rows, cols = counts.shape
+    out = np.zeros(counts.shape, np.bool_)
+    for i in range(2, rows - 2):
+        for j in range(2, cols - 2):
+            if counts[i, j] < 30.0:
+                continue
+            up, down, left, right = 0.0, 0.0, 0.0, 0.0
+            for k in range(-2, 3):
+                up += 0.2 * counts[i - 2, j + k]
+                down += 0.2 * counts[i + 2, j + k]
+                left += 0.2 * counts[i + k, j - 2]
+                right += 0.2 * counts[i + k, j + 2]
+            dark = min(up, down, left, right)
+            middle = counts[i, j] - dark
+            if middle <= 0.0:
+                continue
+            pair = min(counts[i, j - 1] + counts[i, j + 1], counts[i - 1, j] + counts[i + 1, j]) - 2.0 * dark
+            least = PAIR * middle
+            out[i, j] = pair < least - 4.0 * math.sqrt(max(least, 0.0) + 4.0 * dark)
     return out

@@ -15,6 +15,7 @@ from lauepilot.perception.photons.result import PhotonMode, PhotonResult
 from lauepilot.perception.photons.search import FrameSearch, Model
 from lauepilot.perception.photons.sky import Sky
 from lauepilot.perception.photons.strew import sparse, strewn
+from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.crystal import Crystal
 from lauepilot.simulator.detector import Detector
 from lauepilot.simulator.frame import Frame, FrameError
@@ -182,6 +183,7 @@ class PhotonIndexer:
         shape = self.instrument.detector.shape
         if isinstance(frame, Frame):
             counts = (np.asarray(frame.counts, dtype=float) - frame.offset) / frame.gain
+            _refuse_subtracted(counts, self.instrument.detector.sensor.readout_noise_adu / frame.gain)
             counts[counts < 0.5] = 0.0
             full = np.asarray(frame.counts) >= frame.saturation
             if full.any():
@@ -205,6 +207,16 @@ class PhotonIndexer:
                 "the frame before its background was subtracted (it is fitted here), or mask=counts < 0."
             )
         return counts, mask
+
+
+def _refuse_subtracted(photons: FloatArray, noise: float) -> None:
+    """Refuse frames with more pixels far below zero than electronics' ``noise`` (photons) makes."""
+    below = np.count_nonzero(photons < -(0.5 + 5.0 * noise))
+    if below > 1e-3 * photons.size:
+        raise FrameError(
+            f"{below} pixels of the frame are negative, and no electronics make them so: its background was subtracted. "
+            "Hand in the frame as it was counted (the background is fitted here)."
+        )
 
 
 def _normal_sigmas(detector: Detector, prior: GeometryPrior) -> tuple[float, float]:

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lauepilot.simulator.conventions import FloatArray
 from lauepilot.simulator.orientation import Orientation
 
 #: From this probability on an answer is given without "unsure".
 SURE = 0.95
+
+#: What is left of an answer's evidence without its two best spots must be so many nats.
+FEW_NATS = 3.0
 
 #: An answer is doubtful if clumps that it does not explain hold more than this share of what it explains.
 DOUBTFUL = 0.2
@@ -28,10 +32,13 @@ class PhotonMode:
         Laboratory orientation: posterior mean and covariance near this maximum.
     probability
         0..1: all modes together with "no spots in this frame" add up to 1.
+    pose
+        (5,) change of the detector's pose that goes with it, by `GEOMETRY_PARAMETERS`.
     """
 
     orientation: Orientation
     probability: float
+    pose: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +63,8 @@ class PhotonResult:
         Logarithm of the odds of "spots of this crystal, where the prior allows them" to "background only".
     unexplained_photons
         Photons in clumps that neither the best mode's spots nor the background explain.
+    rest_llr
+        ``llr`` without the two places that add most to it: an orientation that two bright things hold up alone is none.
     strewn_llr
         The best that the same clumps reached when each lay in another's place; minus infinity if that was not tried.
     """
@@ -70,10 +79,13 @@ class PhotonResult:
     log_evidence: float = -np.inf
     unexplained_photons: float = 0.0
     strewn_llr: float = -np.inf
+    rest_llr: float = np.inf
 
     @property
     def verdict(self) -> str:
         """``sure``; ``tie`` if a few modes hold the answer together; ``unsure`` if the frame does not hold it."""
+        if self.rest_llr < FEW_NATS:
+            return "unsure"
         # Another crystal's spots, or another orientation's: what is found may still be far better than nothing.
         if self.orientation is None or self.unexplained_photons > DOUBTFUL * self.signal_photons:
             return "unsure"
