@@ -18,9 +18,9 @@ from lauepilot.perception.reflections.hypotheses import Catalogue
 from lauepilot.simulator.conventions import FloatArray
 
 #: Orientations in the cloud; the same for every search, so that a search can be repeated.
-_CLOUD, _SEED = 3000, 1967
+_CLOUD, _SEED = 8000, 1967
 #: A stretch of phi, degrees; share of the strongest reflection's rate at which about 6 of 10 are seen.
-SECTOR_DEG, SEEN_RATE = 45.0, 0.03
+SECTOR_DEG, SEEN_RATE = 30.0, 0.03
 #: Weakest reflections that count, and share of them that is not seen for other reasons (shadows, absorption).
 _WEAKEST, _LOST = 0.01, 0.03
 
@@ -55,12 +55,12 @@ class FirstPeak:
         self.instrument, self.rows = catalogue.instrument, rows
         self._speed = speed_deg_s
         self._n_sectors = round(360.0 / SECTOR_DEG)
-        # Logarithms (cloud, row, sector) of the probability to see nothing there.
+        # Logarithms (cloud, row, sector) of the probability to see nothing there, then that probability itself.
         self._unseen = np.zeros((_CLOUD, len(rows), self._n_sectors), dtype=np.float32)
         cloud = Rotation.random(_CLOUD, random_state=np.random.default_rng(_SEED)).as_matrix()
         for tth in {row.tth_deg for row in rows}:
             self._see(catalogue, cloud, tth, half_tth_deg)
-        self._chance_unseen = np.exp(self._unseen)
+        np.exp(self._unseen, out=self._unseen)
         self._log_weight = np.zeros(_CLOUD)
         self._flown: tuple[int, int] | None = None
         self._left = np.ones((len(rows), self._n_sectors), dtype=bool)
@@ -91,7 +91,7 @@ class FirstPeak:
     def chances(self) -> FloatArray:
         """Probability (row, sector) of each stretch to show a reflection, given that all that were flown were empty."""
         weight = np.exp(self._log_weight - self._log_weight.max())
-        seen_none = np.tensordot((weight / weight.sum()).astype(np.float32), self._chance_unseen, axes=1)
+        seen_none = np.tensordot((weight / weight.sum()).astype(np.float32), self._unseen, axes=1)
         return np.asarray(1.0 - seen_none, dtype=float)
 
     def next(self, here_deg: FloatArray) -> tuple[Row, float, float] | None:
@@ -112,4 +112,4 @@ class FirstPeak:
     def empty(self) -> None:
         """Nothing was seen on the last stretch."""
         if self._flown is not None:
-            self._log_weight += self._unseen[:, self._flown[0], self._flown[1]]
+            self._log_weight += np.log(self._unseen[:, self._flown[0], self._flown[1]])

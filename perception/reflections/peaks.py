@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,9 +104,12 @@ def fit_peak(x: ArrayLike, counts: ArrayLike, *, box: float = 0.0) -> Peak | Non
         return np.asarray(a * (edges[0] - edges[1]) + b)
 
     try:
-        found, covariance = scipy.optimize.curve_fit(
-            shape, place[near], values[near], start, sigma=np.sqrt(values[near] + 1.0), absolute_sigma=True, maxfev=400
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # A flat bottom of the fit shows as an infinite covariance, which is asked for below.
+            warnings.simplefilter("ignore", scipy.optimize.OptimizeWarning)
+            found, covariance = scipy.optimize.curve_fit(
+                shape, place[near], values[near], start, sigma=np.sqrt(values[near] + 1.0), absolute_sigma=True, maxfev=400
+            )  # fmt: skip
     except (RuntimeError, ValueError):
         return None
     centre, width, top, floor = (float(v) for v in found)

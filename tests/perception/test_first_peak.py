@@ -34,10 +34,10 @@ def test_stretches_join_where_the_axes_stand(catalogue):
     """Axes do not fly back: nearly all stretches begin where the last ended, or one row beside it."""
     first = PointFirst(PointLook(catalogue))
     here, ways, spent = np.zeros(4), [], 0.0
-    for _ in range(60):
+    for _ in range(90):
         path = first.next(here)
         ways.append(travel_s(FourCircle(), here, path.points_deg[0]))
-        here, spent = path.points_deg[-1], spent + 7.5
+        here, spent = path.points_deg[-1], spent + 5.0
         first.empty()
     assert np.median(ways) < 2.0
     assert sum(ways) < 0.4 * spent
@@ -82,7 +82,7 @@ def test_what_was_empty_makes_other_places_more_likely(catalogue):
     rows = [Row(tth, chi, 0.5 * step) for tth in look.best_tth(1) for chi, step in look.rows(tth)]
     belief = FirstPeak(catalogue, rows, look.half_tth_deg, 6.0)
     before = belief.chances()
-    for _ in range(60):
+    for _ in range(90):
         belief.next(np.zeros(4))
         belief.empty()
     after = belief.chances()
