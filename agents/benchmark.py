@@ -12,18 +12,22 @@ from typing import Any
 import numpy as np
 
 from lauepilot.agents.baselines import Oracle, Random
-from lauepilot.agents.index_and_move import IndexAndMove
-from lauepilot.agents.smart_expose import SmartExpose
+from lauepilot.agents.rules import RULES
 from lauepilot.envs.align.env import align_task, shared_observer
 from lauepilot.envs.play import Agent, EpisodeResult, build_loop, play
 from lauepilot.envs.world import World
 from lauepilot.simulator.faults import named_faults
 from lauepilot.simulator.target import Target
 
+
+def _rule(make: Callable[[], Agent], world: World, rng: np.random.Generator) -> Agent:
+    """A rule, which asks neither the world nor chance."""
+    return make()
+
+
 #: Players by name; each is made with the world and a generator.
 PLAYERS: dict[str, Callable[[World, np.random.Generator], Agent]] = {
-    "index-and-move": lambda world, rng: IndexAndMove(),
-    "smart-expose": lambda world, rng: SmartExpose(),
+    **{name: partial(_rule, make) for name, make in RULES.items()},
     "random": lambda world, rng: Random(rng),
     "oracle": lambda world, rng: Oracle(world),
 }

@@ -325,6 +325,9 @@ def serve(
         load_crystal(crystal), load_instrument(instrument), rng=np.random.default_rng(seed), faults=faults
     )
 
+    # What is compiled at the first frame is compiled now: clients would take the wait for a camera that hangs.
+    Twin(twin.crystal, twin.instrument, rng=np.random.default_rng(seed), faults=faults).expose(1e-3)
+
     async def run() -> None:
         task = asyncio.current_task()
         if task is not None:

@@ -19,7 +19,6 @@ from lauepilot.hardware.epics.motor_fields import FAULTS, MotorPVs
 from lauepilot.hardware.epics.stage import Stage
 from lauepilot.hardware.epics.travel import Route, Travel
 from lauepilot.hardware.epics.values import Refused, show
-from lauepilot.simulator.goniometer import ReachError
 
 #: Wall seconds between read-backs on the way.
 TICK_S = 0.02
@@ -365,8 +364,8 @@ class MotorRecord(MotorPVs):
         problem = ""
         try:
             drive.stand(await self.stage.arrive(self.axis.name))
-        except ReachError as error:  # a stage whose axes would meet
-            problem = str(error)
+        except Exception as error:  # axes that would meet, or anything else: the motor stands, and says so
+            problem = str(error) or type(error).__name__
             drive.stand(float(self.stage.twin.positions[self.axis.name]))
         if self.fault == "switch" and not self._stopped:
             self.switch = 1 if self._way > 0.0 else -1

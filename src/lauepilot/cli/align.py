@@ -18,7 +18,7 @@ from bluesky.utils import RunEngineInterrupted
 from rich.console import Console
 
 from lauepilot.agents.baselines import Oracle, Random
-from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.agents.rules import RULES
 from lauepilot.cli.align_report import write_records
 from lauepilot.cli.live import Bars, LiveTable, show_end
 from lauepilot.cli.output import Exit, UserError, print_json, run_folder
@@ -40,7 +40,7 @@ from lauepilot.simulator.instrument import load_instrument
 from lauepilot.simulator.target_text import parse_target
 from lauepilot.simulator.twin import Twin
 
-AGENTS = ("index-and-move", "oracle", "random")
+AGENTS = (*RULES, "oracle", "random")
 
 #: Orientations that are tried until one is reachable.
 _TRIES = 300
@@ -132,7 +132,7 @@ def prepare(
                 "Choose another --target or --instrument, or give a --seed to see why."
             )
     players: dict[str, Any] = {
-        "index-and-move": IndexAndMove,
+        **RULES,
         "oracle": lambda: Oracle(world),
         "random": lambda: Random(np.random.default_rng([number, 1])),
     }

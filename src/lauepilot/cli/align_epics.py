@@ -11,7 +11,7 @@ import numpy as np
 from bluesky import RunEngine
 from rich.console import Console
 
-from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.agents.rules import RULES
 from lauepilot.cli.align import Ended, carry_out
 from lauepilot.cli.align_report import axes_of, draw_frame, step_record, ub_of_result
 from lauepilot.cli.live import show_end
@@ -47,6 +47,8 @@ class PVSetup:
         What is asked, and what looks at the frames.
     target_text, where
         As typed: the target, and the prefix or file of the devices.
+    agent
+        Name of the rule that decides.
     """
 
     camera: Camera
@@ -55,10 +57,18 @@ class PVSetup:
     observer: Observer
     target_text: str
     where: str
+    agent: str
 
 
 def prepare_pvs(
-    *, prefix: str | None, devices: Path | None, library: Library, crystal: str, instrument: str, target: str
+    *,
+    prefix: str | None,
+    devices: Path | None,
+    library: Library,
+    crystal: str,
+    instrument: str,
+    target: str,
+    agent: str,
 ) -> PVSetup:
     """Devices, crystal and target.
 
@@ -67,6 +77,8 @@ def prepare_pvs(
     UserError, CrystalError, InstrumentError
         If something named does not exist.
     """
+    if agent not in RULES:
+        raise UserError(f"--agent is one of {', '.join(RULES)} on real motors; {agent!r} came.")
     if (prefix is None) == (devices is None):
         raise UserError("Give either --epics PREFIX or a file of devices, not both.")
     try:
@@ -84,7 +96,7 @@ def prepare_pvs(
     machine = camera.instrument
     camera.crystal = body
     task = Task.usual(body, machine, wanted)
-    return PVSetup(camera, goniometer, task, Observer(body, machine), target, str(devices or prefix))
+    return PVSetup(camera, goniometer, task, Observer(body, machine), target, str(devices or prefix), agent)
 
 
 def align_on_pvs(
@@ -95,14 +107,16 @@ def align_on_pvs(
     crystal: str,
     instrument: str,
     target: str,
+    agent: str,
     out: Path | None,
     as_json: bool,
     tiled: str | None = None,
 ) -> int:
     """Play, record and report; the exit code."""
     setup = prepare_pvs(
-        prefix=prefix, devices=devices, library=library, crystal=crystal, instrument=instrument, target=target
-    )
+        prefix=prefix, devices=devices, library=library, crystal=crystal, instrument=instrument, target=target,
+        agent=agent,
+    )  # fmt: skip
     folder = run_folder(out, Path(crystal).stem)
     screen = None if as_json else console()
     if screen is not None:
@@ -135,7 +149,7 @@ def play_on_pvs(setup: PVSetup, folder: Path, screen: Console | None, copy: Copy
     """Connect and run the plan; whatever happens, the records of the run are in ``folder`` afterwards."""
     task = setup.task
     plan = align_crystal(
-        setup.camera, setup.goniometer, IndexAndMove(), task.target, observer=setup.observer, crystal=task.crystal,
+        setup.camera, setup.goniometer, RULES[setup.agent](), task.target, observer=setup.observer, crystal=task.crystal,
         max_steps=task.max_steps, max_dose_s=task.max_dose_s, max_exposure_s=task.max_exposure_s,
         md={"simulated": False, "where": setup.where},
     )  # fmt: skip
@@ -182,7 +196,7 @@ def summarise_pvs(setup: PVSetup, ended: Ended, files: Mapping[str, Any]) -> dic
         "where": setup.where,
         "target": setup.target_text,
         "tolerance_deg": task.tolerance_deg,
-        "agent": "index-and-move",
+        "agent": setup.agent,
         "axes": None if result is None else dict(result.axes),
         "clock_s": None if result is None else result.clock_s,
         "dose_s": None if result is None else result.dose_s,

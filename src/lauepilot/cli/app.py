@@ -74,7 +74,7 @@ def align(
     target: Annotated[str, typer.Option(help=TARGET_HELP)] = "[0 0 1] beam",
     seed: SeedOption = None,
     agent: Annotated[
-        str, typer.Option(help="Who decides: index-and-move, oracle, random.")
+        str, typer.Option(help="Who decides: index-and-move, smart-expose, oracle, random.")
     ] = "index-and-move",
     faults: FaultsOption = "default",
     speed: Annotated[
@@ -113,7 +113,7 @@ def align(
 
         return run_align_epics(
             prefix=epics, devices=devices, use_async=use_async, crystal=crystal, instrument=instrument,
-            target=target, out=out, as_json=json_output, tiled=tiled,
+            target=target, agent=agent, out=out, as_json=json_output, tiled=tiled,
         )  # fmt: skip
     from lauepilot.cli.align import run_align
 

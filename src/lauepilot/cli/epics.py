@@ -29,6 +29,7 @@ def run_align_epics(
     crystal: str,
     instrument: str,
     target: str,
+    agent: str,
     out: Path | None,
     as_json: bool,
     tiled: str | None = None,
@@ -43,7 +44,7 @@ def run_align_epics(
         YAML file of devices (`lauepilot.hardware.devices.config`), which also names the instrument.
     use_async
         By way of ophyd-async instead of ophyd; with ``devices`` the file says.
-    crystal, instrument, target, out, as_json, tiled
+    crystal, instrument, target, agent, out, as_json, tiled
         As of ``lauepilot align``.
     """
     loopback_unless_told(os.environ)
@@ -52,5 +53,5 @@ def run_align_epics(
 
     return align_on_pvs(
         prefix=prefix, devices=devices, library="ophyd-async" if use_async else "ophyd", crystal=crystal,
-        instrument=instrument, target=target, out=out, as_json=as_json, tiled=tiled,
+        instrument=instrument, target=target, agent=agent, out=out, as_json=as_json, tiled=tiled,
     )  # fmt: skip

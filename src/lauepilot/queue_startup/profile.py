@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from bluesky import RunEngine
 
-from lauepilot.agents.index_and_move import IndexAndMove
+from lauepilot.agents.rules import RULES
 from lauepilot.hardware.devices.config import load_devices, wait_connected
 from lauepilot.hardware.devices.fourcircle import connect_four_circle
 from lauepilot.hardware.devices.twin import connect
@@ -63,9 +63,8 @@ def start(
     engine = RunEngine({})
     engine.subscribe(LocalRecorder(records, camera.instrument))  # type: ignore[no-untyped-call]
     crystals = list(dict.fromkeys([crystal, *zoo_names()]))
-    agents = {"index-and-move": IndexAndMove}
     folder = Path(records) / "instruments"
-    place = Workplace(camera, goniometer, agents, crystals, parse_target, folder, circle)
+    place = Workplace(camera, goniometer, dict(RULES), crystals, parse_target, folder, circle)
     names: dict[str, Any] = {"RE": engine, "camera": camera, "goniometer": goniometer, **queue_plans(place)}
     if circle is not None:
         names |= {"diffractometer": circle[0], "detector": circle[1]}

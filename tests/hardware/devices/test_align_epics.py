@@ -56,7 +56,7 @@ def test_the_command_leaves_a_record_as_in_process(inside, tmp_path, use_async, 
     with running_ioc(seed=5, speed=SPEED) as ioc:
         code = run_align_epics(
             prefix=ioc.prefix, use_async=use_async, crystal="si", instrument="lab", target="[0 0 1] beam",
-            out=tmp_path / "run", as_json=True,
+            agent="index-and-move", out=tmp_path / "run", as_json=True,
         )  # fmt: skip
     assert code == Exit.DONE
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -83,10 +83,13 @@ def test_what_cannot_be_is_refused_before_anything_is_asked(tmp_path):
         "crystal": "si",
         "instrument": "lab",
         "target": "[0 0 1] beam",
+        "agent": "index-and-move",
         "out": tmp_path / "a",
         "as_json": True,
     }
     for prefix, words in (("a b:", "pattern"), (None, "either --epics PREFIX")):
         with pytest.raises(UserError, match=words):
             run_align_epics(prefix=prefix, **wrong)
+    with pytest.raises(UserError, match=r"smart-expose on real motors; 'oracle' came"):
+        run_align_epics(prefix="lab:", **{**wrong, "agent": "oracle"})
     assert not (tmp_path / "a").exists()
