@@ -107,4 +107,4 @@ def _begun_well(ring: FloatArray, instrument: FourCircle, here_deg: FloatArray) 
     order = (start + step * np.arange(len(ring) + 1)) % len(ring)
     if jumps[start] if step == 1 else jumps[(start + 1) % len(ring)]:
         order = order[:-1]
-    return ring[order]
+    return np.asarray(ring[order])
