@@ -28,7 +28,7 @@ CLEAR = 4.6
 #: So many nats a spot less in later pictures, and an answer is doubted: the right one explains all alike.
 FALLS = 0.35
 #: Pictures that are joined at most: the last ones.
-JOINED = 6
+JOINED = 3
 #: Degrees within the tolerance at which an axis must have won the game, if it were one.
 REFUTED_DEG = 0.2
 

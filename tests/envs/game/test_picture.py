@@ -74,9 +74,10 @@ def test_spots_are_those_of_the_paper_for_unknown_lattices(family):
         assert shared(mine, theirs) > 0.95
 
 
-def test_lauerls_physics_as_it_is_described():
+@pytest.mark.parametrize("seed", [1, 2])
+def test_lauerls_physics_as_it_is_described(seed):
     """Wavelength cos/d, hexagonal c 0.9306 of the configured one, strength without atoms."""
-    batch = started("hexagonal", "lauerl", seed=1)
+    batch = started("hexagonal", "lauerl", seed=seed)
     a, c, distance = batch.true_cell()[0]
     b = busing_levy_b((a, a, c * 0.93060486, 90.0, 90.0, 120.0)) / (2 * np.pi)
     h = np.arange(-30, 31)
@@ -100,7 +101,7 @@ def test_lauerls_physics_as_it_is_described():
     )
     total = np.bincount(ray.reshape(-1), weights=rates)
     theirs = greedy(places[first], total, batch._games.wanted[0])
-    assert shared(ours(batch), theirs) > 0.9
+    assert shared(ours(batch), theirs) > 0.995
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
