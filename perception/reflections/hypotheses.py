@@ -24,6 +24,7 @@ INTENSITY = 0.5
 #: Share of the strongest reflection's rate below which a peak may be missed.
 FLOOR = 0.01
 _SAME_DEG = 0.6  # hypotheses nearer than this are one
+_PARALLEL_DEG = 3.0
 _MOST = 400
 _POOL = 2500  # reflections that are looked through for a probe
 #: Seconds that a probe takes besides the way there.
@@ -112,11 +113,16 @@ class Hypothesis:
 
 
 def hypotheses(peaks: Sequence[Centred], catalogue: Catalogue) -> list[Hypothesis]:
-    """Orientations (best first) under which every peak is a reflection of the cell; no two that symmetry makes alike."""
+    """Orientations (best first) under which every peak is a reflection of the cell; no two that symmetry makes alike.
+
+    None if all peaks lie along one line.
+    """
     instrument = catalogue.instrument
     v = np.array([peak.direction(instrument) for peak in peaks])
     one, two = _best_pair(v)
     cosine = float(v[one] @ v[two])
+    if abs(cosine) > np.cos(np.deg2rad(_PARALLEL_DEG)):
+        return []  # Friedel's mates, or orders of one reflection: the turn about them is open
     first = catalogue.unlike(catalogue.at(peaks[one].tth_deg, weakest=0.5 * FLOOR))
     second = catalogue.at(peaks[two].tth_deg, weakest=0.5 * FLOOR)
     cosines = np.clip(catalogue.direction[first] @ catalogue.direction[second].T, -1.0, 1.0)

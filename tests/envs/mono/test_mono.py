@@ -20,6 +20,7 @@ from lauepilot.envs.mono.env import MonoAlignEnv, level_faults, mono_task
 from lauepilot.envs.mono.task import Centre, DeclareUb, MonoTask
 from lauepilot.perception.observation import GiveUp, Move
 from lauepilot.perception.reflections.looking import Path
+from lauepilot.perception.reflections.zeros import Centred
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.fourcircle import FourCircle
 
@@ -197,3 +198,16 @@ def test_candidates_are_as_many_as_the_space_has_rows():
     observation, _ = env.reset(seed=1)
     assert observation["candidates"].shape[0] == CANDIDATES
     assert not observation["peaks"].any() and not observation["belief"].any()
+
+
+def test_friedel_mates_alone_leave_the_orientation_open():
+    env = MonoAlignEnv("cu", "area", level="none")
+    env.reset(seed=1)
+    notes, instrument = env.game.notes, env.task.instrument
+    tth = float(instrument.tth_deg(env.task.crystal.q_length((1, 1, 1))))
+    for direction in ([0.2, 0.9, 0.3], [-0.2, -0.9, -0.3]):
+        angles = instrument.bisecting(np.array(direction) / np.linalg.norm(direction), tth)
+        notes._add(Centred(angles, 0.0, tth, 0.01, 100.0))
+    assert len(notes.peaks) == 2
+    assert notes.rivals == [] and notes.ub is None
+    assert not notes.belief().any()
