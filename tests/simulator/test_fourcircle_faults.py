@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lauepilot.simulator.conventions import rotation_angle
+from lauepilot.simulator.conventions import BEAM, rotation_angle, rotation_matrix
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.fourcircle import as_positions
 from lauepilot.simulator.fourcircle_twin import FourCircleFaults, FourCircleTwin
@@ -73,3 +73,23 @@ def test_absorption_is_alike_for_beams_along_the_same_paths():
     assert t.max() == pytest.approx(1.0) and t.min() < 0.9
     for h, i in list(index.items())[:50]:
         assert t[i] == pytest.approx(t[index[tuple(-x for x in h)]], rel=1e-9)
+
+
+def test_a_turn_of_everything_about_the_beam_changes_nothing_for_the_referee():
+    made = twin(FourCircleFaults(), 4)
+    hkl, angles = (2, 2, 0), np.array([10.0, 20.0, 30.0, 20.0])
+    before = made.off_bragg_deg(hkl, angles)
+    turn = rotation_matrix(np.deg2rad(0.5) * BEAM)
+    made.truth = replace(made.truth, u=turn @ made.truth.u, axes=made.truth.axes @ turn.T)
+    assert made.off_bragg_deg(hkl, angles) == pytest.approx(before, abs=1e-9)
+
+
+def test_the_referee_knows_both_crystallites():
+    made = twin(replace(FourCircleFaults.none(), grain=1.0), 1)
+    first, second = made.crystallites
+    assert np.allclose(second, made.mounting.grain @ first)
+    q = second @ made.crystal.b @ np.array([2.0, 2.0, 0.0])
+    length = float(np.linalg.norm(q))
+    angles = made.instrument.bisecting(q / length, float(made.instrument.tth_deg(length)))
+    assert made.off_bragg_deg((2, 2, 0), angles, 1) < 1e-6 < made.off_bragg_deg((2, 2, 0), angles)
+    assert len(twin(FourCircleFaults.none()).crystallites) == 1
