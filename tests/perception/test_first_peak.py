@@ -117,13 +117,13 @@ def test_predictions_are_as_good_as_the_choice_says(catalogue):
 def test_it_takes_less_than_half_of_what_it_took(detector):
     """Clock before stretches, ways and reflections were chosen for their seconds: 1,156 s and 756 s (medians of 50)."""
     clocks = []
-    for seed, name in enumerate(("si", "ybco", "quartz")):
+    for seed, name in enumerate(("si", "ybco")):
         crystal = load_crystal(name)
         twin = FourCircleTwin(crystal, rng=np.random.default_rng([seed, 5]), faults=FourCircleFaults())
         answer = drive(UbSearch(crystal, twin.instrument, detector), twin)
         assert answer.outcome == "found"
         clocks.append(twin.clock_s)
-    assert np.median(clocks) < {"point": 578.0, "area": 378.0}[detector]
+    assert max(clocks) < {"point": 578.0, "area": 378.0}[detector]
 
 
 def test_a_search_goes_on_from_where_the_axes_stand(catalogue):
