@@ -73,6 +73,11 @@ def measure(quick: bool, say: Callable[[str], None]) -> list[Figure]:
                 "equal_decisions": float(np.mean(equal)),
                 "equal_to_the_last_bit": float(np.mean(exact)),
                 "steps": sum(len(played.decisions) for played in ran),
+                "other_decisions": [
+                    f"seed {seed}: {first_difference(over, within)}"
+                    for seed, (over, within), same in zip(seeds, pairs, equal, strict=True)
+                    if isinstance(over, Played) and not same
+                ],
                 "failed": [text for text in outside if isinstance(text, str)],
                 "median_overhead_s": float(np.median(mine)) if mine else None,
                 "largest_overhead_s": max(mine, default=None),
@@ -186,6 +191,14 @@ def same_decisions(one: Played, other: Played) -> bool:
         and all(map(numbers, (a[2], *a[4:]), (b[2], *b[4:])))
         for a, b in zip(one.decisions, other.decisions, strict=True)
     )
+
+
+def first_difference(one: Played, other: Played) -> str:
+    """Where two runs part, for people."""
+    for n, (a, b) in enumerate(zip(one.decisions, other.decisions, strict=False), start=1):
+        if a != b:
+            return f"decision {n}: {a} outside, {b} inside"
+    return f"{len(one.decisions)} decisions and {one.outcome} outside, {len(other.decisions)} and {other.outcome} inside"
 
 
 def play_inside(seed: int) -> Played:
