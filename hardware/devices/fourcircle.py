@@ -54,6 +54,9 @@ class SweepDetector(Protocol):
     def complete(self) -> Any:
         """A status, done when the flight is over."""
 
+    def pause(self) -> None:
+        """Stop the flight; the plan flies the whole path anew when it is resumed."""
+
 
 class Diffractometer(Goniometer):
     """omega, chi, phi and tth of a four-circle; make one with `connect_four_circle`."""
@@ -140,6 +143,10 @@ class TwinDetector(_OnBackend):
         if self._status is None:
             raise HardwareError(f"{self.name} does not fly. kickoff() it first.")
         return self._status
+
+    def pause(self) -> None:
+        """Stop the flight while the plan pauses: Bluesky stops what it moves itself, and flyers it only tells of the pause."""
+        self.stop(success=True)
 
     def describe_collect(self) -> dict[str, dict[str, Any]]:
         """Data keys of the stream ``bins``: one event for each bin of a path; frames are left to the plan."""

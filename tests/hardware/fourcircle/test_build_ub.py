@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import threading
 
+import bluesky.plan_stubs as bps
 import numpy as np
 import pytest
+from bluesky.utils import RunEngineInterrupted
 
 from lauepilot.cli.build_ub import run_build_ub
 from lauepilot.cli.output import UserError
@@ -157,6 +159,33 @@ def test_abort_leaves_axes_at_rest_and_the_record_closed():
     assert not counter.busy
     assert documents[-1][0] == "stop"
     assert documents[-1][1]["exit_status"] == "abort"
+
+
+def test_a_pause_stops_a_flight():
+    axes, counter = connect_four_circle(twin_of(), realtime_factor=1.0)
+    path = Path(along([5.0, 0.0, 0.0, 10.0], "phi", 40.0, 0.5), 1.0, "open", "long")
+    flown = []
+
+    def plan():
+        yield from bps.open_run()
+        yield from bps.checkpoint()
+        yield from bps.prepare(counter, path, wait=True)
+        yield from bps.kickoff(counter, wait=True)
+        counter.realtime_factor = 0.0  # when it is flown again
+        yield from bps.complete(counter, wait=True)
+        flown.append(len(counter.sweep.angles_deg))
+        yield from bps.close_run()
+
+    with run_engine() as run:
+        timer = threading.Timer(0.5, run.request_pause)
+        timer.start()
+        with pytest.raises(RunEngineInterrupted):
+            run(plan())
+        timer.join()
+        assert not counter.busy  # it would have gone on for a minute
+        run.resume()
+    assert flown == [len(path.points_deg) - 1]
+    assert not axes.busy
 
 
 def test_an_axis_that_stops_short_is_noticed(engine):
