@@ -256,7 +256,10 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
         try:
             await self.cam.acquire_time.set(seconds, timeout=ANSWER_S)
             before = await fresh(self.image_plugin.unique_id)
-            await self.cam.acquire.set(True, timeout=ANSWER_S)
+            if not self._stop_wanted:
+                await self.cam.acquire.set(True, timeout=ANSWER_S)
+            if self._stop_wanted:  # a stop that came just before would be undone by the start
+                await self._shut()
             async for done_s in self._wait(seconds, before):
                 share = done_s / seconds
                 yield WatcherUpdate(

@@ -159,7 +159,8 @@ class EpicsCamera(CameraValues):
         """Close the shutter; `busy` says when the camera is at rest. An exposure fails unless ``success``."""
         self._stop_success = success
         self._stop.set()
-        if self.connected and self.busy:
+        # Of the camera's own signals alone: a lost image plugin must not keep the shutter open.
+        if self.cam.acquire.connected and self.busy:
             self.cam.acquire.put(0, wait=False)
 
     def _expose(self, status: TimedStatus, seconds: float) -> None:
@@ -180,7 +181,10 @@ class EpicsCamera(CameraValues):
     def _take(self, status: TimedStatus, seconds: float) -> None:
         self.cam.acquire_time.put(seconds, wait=True, timeout=ANSWER_S)
         before = fresh(self.image_plugin.unique_id)
-        self.cam.acquire.put(1, wait=False)
+        if not self._stop.is_set():
+            self.cam.acquire.put(1, wait=False)
+        if self._stop.is_set():  # a stop that came just before would be undone by the start
+            self.cam.acquire.put(0, wait=False)
         came = self._wait(status, seconds, before)
         if came:
             self._read_out(seconds)

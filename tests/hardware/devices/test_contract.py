@@ -189,6 +189,19 @@ def test_an_exposure_can_be_stopped(lab):
     assert not lab.camera.busy
 
 
+def test_a_stop_just_after_the_start_of_an_exposure_is_not_lost(lab):
+    def plan():
+        yield from bps.stage(lab.camera)
+        yield from bps.abs_set(lab.camera.exposure_s, 300.0, wait=True)
+        yield from bps.trigger(lab.camera, group="shot")
+        yield from bps.stop(lab.camera)
+        yield from bps.wait("shot")
+
+    assert isinstance(cause(lab.run, plan()), StoppedError)  # in minutes it would be a frame
+    lab.run(settle(lab.camera, timeout_s=10.0))
+    assert not lab.camera.busy
+
+
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
 def test_exposures_of_no_time_are_refused(lab, seconds):
     def plan():
