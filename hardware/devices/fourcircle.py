@@ -145,7 +145,7 @@ class TwinDetector(_OnBackend):
         return self._status
 
     def pause(self) -> None:
-        """Stop the flight while the plan pauses: Bluesky stops what it moves itself, and flyers it only tells of the pause."""
+        """Stop the flight while the plan pauses: Bluesky itself stops movables, not flyers."""
         self.stop(success=True)
 
     def describe_collect(self) -> dict[str, dict[str, Any]]:
