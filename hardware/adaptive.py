@@ -266,6 +266,8 @@ def acquire(
     actuators: Sequence[Any],
     sensors: Sequence[Any] | None = None,
     md: Mapping[str, Any] | None = None,
+    *,
+    obstacles: Sequence[Collisions] = (),
 ) -> Plan:
     """The acquisition plan that belongs to `AlignOptimizer`: a run with one verified move, or one exposure.
 
@@ -277,6 +279,8 @@ def acquire(
         The goniometer; the camera.
     md
         More for the start document.
+    obstacles
+        Bodies that no move may hit, beside the instrument's forbidden regions.
 
     Returns
     -------
@@ -291,7 +295,8 @@ def acquire(
             yield from bps.abs_set(camera.exposure_s, seconds, wait=True)
             yield from bps.trigger_and_read([camera, goniometer])
         else:
-            yield from checked_move(goniometer, goal, Interlock.of(camera.instrument, math.inf))
+            interlock = Interlock.of(camera.instrument, math.inf, tuple(obstacles))
+            yield from checked_move(goniometer, goal, interlock)
             goniometer.check_readback(goal)
 
     def at_rest() -> Plan:
@@ -341,4 +346,9 @@ def alignment_problem(
     optimizer = AlignOptimizer(
         agent, eyes, task, camera, goniometer, checkpoint_file=checkpoint_file, obstacles=obstacles
     )
-    return OptimizationProblem(optimizer, [goniometer], [camera], optimizer.evaluate, acquire)
+
+    def acquire_clear(*points_and_devices: Any, **more: Any) -> Plan:
+        # What the decision was checked against is asked again before the move, and after a pause.
+        return (yield from acquire(*points_and_devices, **more, obstacles=obstacles))
+
+    return OptimizationProblem(optimizer, [goniometer], [camera], optimizer.evaluate, acquire_clear)

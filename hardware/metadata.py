@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -18,7 +18,9 @@ _BLUESKYS = frozenset(("uid", "time", "scan_id", "command", "obj", "args", "kwar
 PACKAGES = ("lauepilot", "bluesky", "ophyd", "numpy", "scipy")
 
 
-def run_metadata(task: Task, agent: Agent, camera: Camera, goniometer: Goniometer) -> dict[str, Any]:
+def run_metadata(
+    task: Task, agent: Agent, camera: Camera, goniometer: Goniometer, obstacles: Sequence[object] = ()
+) -> dict[str, Any]:
     """Crystal, instrument, target, agent, versions and the names of the data keys, as plain JSON values."""
     return {
         **measurement_metadata("align_crystal", camera, goniometer, task.crystal),
@@ -32,6 +34,8 @@ def run_metadata(task: Task, agent: Agent, camera: Camera, goniometer: Goniomete
             "steps": task.max_steps,
             "dose_s": float(task.max_dose_s),
             "exposure_s": float(task.max_exposure_s),
+            # By kind: whoever goes on with the run has to bring them again.
+            "obstacles": [type(obstacle).__name__ for obstacle in obstacles],
         },
     }
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from lauepilot.hardware.errors import RecordError
+from lauepilot.hardware.interlock import Collisions
 from lauepilot.hardware.metadata import plain
 from lauepilot.hardware.plans.align import Before, Step, align_crystal, usual_observer
 from lauepilot.hardware.plans.settle import Plan
@@ -96,6 +98,7 @@ def resume_run(
     tolerance: Mapping[str, float] | None = None,
     reread: bool = False,
     md: Mapping[str, Any] | None = None,
+    obstacles: Sequence[Collisions] = (),
 ) -> Plan:
     """Go on with an alignment from its record; a Bluesky plan, with the result of `align_crystal`.
 
@@ -106,8 +109,8 @@ def resume_run(
     ----------
     folder
         Of the run.
-    camera, goniometer, agent, observer, crystal, tolerance, md
-        As for `align_crystal`; the same instrument, crystal and agent as before.
+    camera, goniometer, agent, observer, crystal, tolerance, md, obstacles
+        As for `align_crystal`; the same instrument, crystal, agent and obstacles as before.
     reread
         Go on from where the axes stand now, and let the agent begin anew there: with a new exposure, and nothing that it
         believed. For axes that were moved meanwhile, and agents without ``restore``.
@@ -115,8 +118,8 @@ def resume_run(
     Raises
     ------
     RecordError
-        If the record is no alignment's, or was finished; if instrument, crystal or agent are others; or if the axes do not
-        stand where the record says: which, where, and what to do.
+        If the record is no alignment's, or was finished; if instrument, crystal or agent are others, or obstacles are
+        missing; or if the axes do not stand where the record says: which, where, and what to do.
     """
     path = find_run(folder)
     record = read_record(path)
@@ -128,18 +131,23 @@ def resume_run(
         )
     for source in (agent, camera):
         crystal = getattr(source, "crystal", None) if crystal is None else crystal
+    allowed = record.start["allowed"]
+    missing = Counter(allowed.get("obstacles", ())) - Counter(type(o).__name__ for o in obstacles)
+    if missing:
+        raise RecordError(
+            f"The run was kept clear of obstacles that are not given now ({', '.join(missing)}). Give obstacles=[...] again."
+        )
     task = _task(record, camera, crystal)
     eyes = usual_observer(task) if observer is None else observer
     before = _before(entries(path), record, camera, goniometer, agent, eyes, dict(tolerance or {}), reread)
     close_killed(path, "the process that ran it was killed; another run goes on with it")
-    allowed = record.start["allowed"]
     name = {"uid": record.uid, "folder": str(path.resolve())}
     logger.info("going on with %s after step %d", record.uid, len(before.steps))
     return align_crystal(
         camera, goniometer, agent, task.target, observer=eyes, crystal=crystal,
         max_steps=int(allowed["steps"]), max_dose_s=float(allowed["dose_s"]),
         max_exposure_s=float(allowed["exposure_s"]), tolerance=tolerance,
-        md={**dict(md or {}), "resumed_from": name}, before=before,
+        md={**dict(md or {}), "resumed_from": name}, before=before, obstacles=obstacles,
     )  # fmt: skip
 
 
@@ -296,15 +304,8 @@ def _before(
     _stands(last, done, goniometer, here, tolerance)
     observation = _observed(shots[-1:], observer, len(shots), last, done)
     return Before(
-        uid,
-        steps,
-        observation,
-        None if done else last.decision,
-        last.agent_state,
-        len(shots),
-        clock_s,
-        dose_s,
-    )
+        uid, steps, observation, None if done else last.decision, last.agent_state, len(shots), clock_s, dose_s,
+    )  # fmt: skip
 
 
 def _step(entry: Entry) -> Step:

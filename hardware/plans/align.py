@@ -194,7 +194,7 @@ def align_crystal(
     task = Task(target, crystal, camera.instrument, max_steps, max_dose_s, max_exposure_s)
     eyes = usual_observer(task) if observer is None else observer
     loop = _Loop(camera, goniometer, agent, eyes, task, dict(tolerance or {}), before, tuple(obstacles))
-    metadata = merged(run_metadata(task, agent, camera, goniometer), md)
+    metadata = merged(run_metadata(task, agent, camera, goniometer, obstacles), md)
 
     def at_rest() -> Plan:
         return (yield from settle(goniometer, camera))

@@ -9,7 +9,7 @@ from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.hardware.adaptive import alignment_problem
 from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
-from lauepilot.hardware.errors import HardwareError, MotionError
+from lauepilot.hardware.errors import HardwareError, InterlockError, MotionError
 from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
 from lauepilot.simulator.crystal import load_crystal
@@ -114,6 +114,22 @@ def test_a_failed_point_is_registered_and_can_be_tried_again(
     world.backend.stuck = None
     engine(optimize(problem, iterations=None))
     assert problem.optimizer.outcome.outcome == "declared"
+
+
+def test_obstacles_are_asked_before_the_move_too(engine, world, scripted, target):
+    class Closing:
+        """Free when it was decided, in the way when it is gone."""
+
+        asked = 0
+
+        def problem(self, start, goal):
+            self.asked += 1
+            return "a door that was shut" if self.asked > 1 else ""
+
+    problem = make(world, scripted(Move({"omega": 10.0})), target, obstacles=[Closing()])
+    with pytest.raises(InterlockError, match="a door that was shut"):
+        engine(problem.acquisition_plan(problem.optimizer.suggest(1), problem.actuators, problem.sensors))
+    assert world.backend.moves == []
 
 
 def test_wrong_use_is_told(world, scripted, target, script):

@@ -218,6 +218,29 @@ def test_half_way_of_a_move_is_no_surprise(world, target, tmp_path):
     assert len(result.steps) == 5
 
 
+class Wall:
+    """Nothing may go beyond omega = 5."""
+
+    def problem(self, start, goal):
+        return "the wall" if max(start["omega"], goal["omega"]) > 5.0 else ""
+
+
+def test_obstacles_are_wanted_again_and_asked_again(world, target, tmp_path):
+    recorder = LocalRecorder(tmp_path, world.backend.instrument)
+    agent = Restored(Expose(1.0), RuntimeError("head broke"))
+    plan = align_crystal(
+        world.camera, world.goniometer, agent, target, observer=world.observer, obstacles=[Wall()]
+    )
+    with run_engine(recorder) as engine, pytest.raises(RuntimeError, match="head broke"):
+        engine(plan)
+    agent = Restored(Expose(1.0), Move({"omega": 10.0}))
+    with pytest.raises(RecordError, match=r"kept clear of obstacles .*\(Wall\)"):
+        resume(world, recorder.path, tmp_path / "b", agent)
+    result, _ = resume(world, recorder.path, tmp_path / "b", agent, obstacles=[Wall()])
+    assert (result.outcome, "the wall" in result.reason) == ("refused", True)
+    assert world.backend.moves == []
+
+
 def test_what_cannot_be_gone_on_with_says_so(world, target, tmp_path, scripted):
     with pytest.raises(RecordError, match="No run in"):
         resume(world, tmp_path, tmp_path, Restored())
