@@ -56,7 +56,7 @@ class LocalRecorder:
     Attributes
     ----------
     path
-        Folder of the present or last run; None before the first.
+        Folder of the present or last run, the outer one of several; None before the first.
     problem
         Why the present or last run's record is not complete; None if it is.
     """
@@ -70,15 +70,21 @@ class LocalRecorder:
         self._start: dict[str, Any] = {}
         self._frames: list[str] = []
         self._began_s = 0.0
+        self._within: dict[str, LocalRecorder] = {}
+        self._run_of: dict[str, str] = {}
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take in one document.
+        """Take in one document; a run that begins before another one has ended gets a folder of its own too.
 
         Raises
         ------
         RecordError
             If it cannot be written: once, so that the run ends; how it ended is then written from the reserve.
         """
+        other = self._other(name, doc)
+        if other is not None:
+            other(name, doc)
+            return
         if name == "start":
             self._open(doc)
         if self._file is None:
@@ -101,10 +107,23 @@ class LocalRecorder:
 
     def close(self) -> None:
         """Close the file of a run that has not ended; it keeps its ``.part`` name."""
+        for inner in self._within.values():
+            inner.close()
+        self._within, self._run_of = {}, {}
         if self._file is not None:
             os.close(self._file)
             self._file = None
             self._free_reserve()
+
+    def _other(self, name: str, doc: Mapping[str, Any]) -> LocalRecorder | None:
+        """Who writes a document of a run within the present one, as bluesky-adaptive makes them; None for its own."""
+        if name == "start" and self._file is not None:
+            self._within[str(doc["uid"])] = LocalRecorder(self._root, self._instrument)
+            return self._within[str(doc["uid"])]
+        if name == "descriptor":
+            self._run_of[str(doc["uid"])] = str(doc.get("run_start", ""))
+        run = str(doc.get("run_start") or self._run_of.get(str(doc.get("descriptor")), ""))
+        return self._within.pop(run, None) if name == "stop" else self._within.get(run)
 
     def _open(self, doc: Mapping[str, Any]) -> None:
         self.close()

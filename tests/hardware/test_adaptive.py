@@ -11,6 +11,8 @@ from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import HardwareError, InterlockError, MotionError
 from lauepilot.hardware.plans.align import align_crystal
+from lauepilot.hardware.records.documents import read_record, run_folders
+from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
 from lauepilot.simulator.crystal import load_crystal
 from lauepilot.simulator.faults import Faults
@@ -59,6 +61,20 @@ def test_bluesky_adaptives_own_loop_aligns(
     assert told["confidence"] == 0.97
     assert [doc["exit_status"] for doc in stops(documents)] == ["success"] * 4
     assert json.loads(file.read_text())["agent"] == {"left": 1}
+
+
+def test_runs_within_a_run_are_recorded_each_for_itself(world, scripted, target, script, tmp_path):
+    problem = make(world, scripted(*script), target)
+    recorder = LocalRecorder(tmp_path, world.backend.instrument)
+    with run_engine(recorder) as engine:
+        engine(optimize(problem, iterations=None))
+    found = [read_record(folder) for folder in run_folders(tmp_path)]
+    assert [run.stop["exit_status"] for run in found] == ["success"] * 4
+    assert sum(run.start["plan_name"] == "align_point" for run in found) == 3
+    outer = read_record(recorder.path)
+    assert outer.start["plan_name"] == "optimize"
+    assert outer.streams
+    assert sum(len(list((run.folder / "frames").iterdir())) for run in found) == 2
 
 
 def test_the_last_step_is_not_in_its_record_but_in_ours(engine, world, scripted, target, script, documents):
