@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lauepilot.hardware.devices.pv import AxisPV, not_found
+from lauepilot.hardware.devices.pv import AxisPV, check_unit, not_found
 from lauepilot.hardware.errors import HardwareError
 from lauepilot.hardware.protocols import Camera, Goniometer
 from lauepilot.simulator.instrument import Instrument, load_instrument
@@ -213,7 +213,7 @@ def wait_connected(*devices: Any, timeout_s: float = 10.0, loop: Any = None) -> 
     Raises
     ------
     HardwareError
-        Names what does not answer, or in what the instrument differs.
+        Names what does not answer, in what the instrument differs, or a motor that counts in another unit.
     """
     for device in devices:
         if asyncio.iscoroutinefunction(getattr(device, "connect", None)):
@@ -237,6 +237,8 @@ def _connect_ophyd(device: Any, timeout_s: float) -> None:
                 raise HardwareError(f"{device.name} cannot be connected: {error}") from None
             if not missing:
                 _tell_first_values(device)
+    for name, axis in getattr(device, "axes", {}).items():
+        check_unit(name, axis, device.chain.axis(name).unit, str(device.motors[name].motor_egu.get()))
     told = getattr(device, "twin", None)
     if told is not None:
         _check_instrument(device, str(told.instrument.get()))
@@ -265,6 +267,8 @@ def _connect_async(device: Any, timeout_s: float, loop: Any) -> None:
 
     async def connect() -> str | None:
         await device.connect(timeout=timeout_s)
+        for name, part in getattr(device, "parts", {}).items():
+            check_unit(name, part.pv, part.axis.unit, str(await part.motor.motor_egu.get_value()))
         told = getattr(device, "told", None)
         return None if told is None else str(await told.instrument.get_value())
 

@@ -25,6 +25,16 @@ PIXEL_TYPES = {
     for bits in sizes
 }
 
+#: How records write the units of axes, and units that are surely others; whatever else they write is left to their owners.
+_UNITS = {
+    "deg": frozenset(("deg", "degs", "degree", "degrees", "\u00b0")),
+    "mm": frozenset(("mm", "millimeter", "millimeters", "millimetre", "millimetres")),
+}
+_OTHER_UNITS = frozenset(
+    ("rad", "rads", "radian", "radians", "mrad", "urad", "mdeg", "millideg", "arcmin", "arcsec", "um", "\u00b5m", "\u03bcm",
+     "micron", "microns", "nm", "cm", "m", "inch", "inches", "step", "steps", "count", "counts", "pulse", "pulses")
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class AxisPV:
@@ -59,13 +69,44 @@ def check_axes(axes: Mapping[str, AxisPV], chain: AxisChain) -> None:
     Raises
     ------
     HardwareError
-        Names the axes that are missing or not of the instrument.
+        Names the axes that are missing or not of the instrument, or that have one motor together.
     """
     missing, unknown = set(chain.names) - set(axes), set(axes) - set(chain.names)
     if missing or unknown:
         raise HardwareError(
             f"The instrument has the axes {', '.join(chain.names)}; motors are given for {', '.join(axes) or 'none'}. "
             "Give one process variable for each axis, and no other."
+        )
+    motors = [axis.pv for axis in axes.values()]
+    for pv in motors:
+        if motors.count(pv) > 1:
+            names = ", ".join(name for name, axis in axes.items() if axis.pv == pv)
+            raise HardwareError(
+                f"The motor {pv} is given for several axes ({names}). Give each axis its own."
+            )
+
+
+def check_unit(name: str, axis: AxisPV, unit: str, egu: str) -> None:
+    """Refuse a motor whose record says that it counts in another unit than the axis; what it says may also be nothing.
+
+    Parameters
+    ----------
+    name, axis
+        Axis of the instrument, and its motor.
+    unit, egu
+        Of the axis (deg or mm), and as the record has it in its field EGU.
+
+    Raises
+    ------
+    HardwareError
+        Names axis, motor and both units.
+    """
+    word = egu.strip().lower()
+    others = _OTHER_UNITS.union(*(words for ours, words in _UNITS.items() if ours != unit))
+    if word in others:
+        raise HardwareError(
+            f"The motor {axis.pv} of axis {name!r} counts in {egu.strip()!r} (its field EGU), but the axis in {unit}: every "
+            f"move would go elsewhere. Make the record count in {unit}; if it does already, put that into EGU."
         )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ from lauepilot.hardware.devices.config import (
     usual_devices,
     wait_connected,
 )
-from lauepilot.hardware.devices.pv import AxisPV, image_of
+from lauepilot.hardware.devices.pv import AxisPV, check_unit, image_of
 from lauepilot.hardware.errors import HardwareError
 from lauepilot.simulator.instrument import InstrumentError, load_instrument
 
@@ -74,6 +75,50 @@ def test_what_does_not_exist_is_named(tmp_path):
         HardwareError, match="has the axes omega, chi, phi; motors are given for omega, chi, theta"
     ):
         parse_devices(GOOD.replace("phi:", "theta:"))
+
+
+def test_two_axes_have_not_one_motor():
+    pytest.importorskip("epics", reason="pip install lauepilot[epics]")
+    with pytest.raises(HardwareError, match=r"motor b:m1 is given for several axes \(omega, phi\)"):
+        parse_devices(GOOD.replace("b:m3", "b:m1"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "egu", "good"),
+    [
+        ("deg", "degrees", True),
+        ("deg", "", True),
+        ("mm", " MM ", True),
+        ("deg", "Eulerian", True),  # who knows
+        ("deg", "mrad", False),
+        ("deg", "mm", False),
+        ("mm", "um", False),
+        ("mm", "deg", False),
+        ("mm", "steps", False),
+    ],
+)
+def test_motors_of_other_units_are_refused(unit, egu, good):
+    with (
+        nullcontext()
+        if good
+        else pytest.raises(HardwareError, match=f"counts in '{egu}'.*but the axis in {unit}")
+    ):
+        check_unit("omega", AxisPV("b:m1"), unit, egu)
+
+
+@pytest.mark.parametrize("library", ["ophyd", "ophyd-async"])
+def test_units_are_looked_at_when_devices_connect(library, foreign_ioc, small_folder, run, monkeypatch):
+    pytest.importorskip("epics" if library == "ophyd" else "aioca", reason="pip install lauepilot[epics]")
+    text = (small_folder / f"{library}.yaml").read_text().replace("PREFIX", foreign_ioc.prefix)
+    _, stage = parse_devices(text, library, small_folder)
+    asked = []
+    monkeypatch.setattr(config, "check_unit", lambda *what: asked.append(what))
+    wait_connected(stage, timeout_s=30.0, loop=run.loop)
+    assert [(name, axis.pv[-2:], unit) for name, axis, unit, _ in asked] == [
+        ("omega", "m1", "deg"),
+        ("chi", "m2", "deg"),
+        ("phi", "m3", "deg"),
+    ]
 
 
 def test_an_axis_and_its_motor_may_count_against_each_other():
