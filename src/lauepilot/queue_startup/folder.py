@@ -19,7 +19,7 @@ globals().update(
 )
 '''
 
-# No functions: whoever may talk to the queue runs plans, not code.
+# No functions. (Scripts can be uploaded all the same, whatever stands here: hence the addresses of this machine alone.)
 _PERMISSIONS_TEXT = """\
 user_groups:
   root:

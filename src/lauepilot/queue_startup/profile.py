@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from bluesky import RunEngine
 
 from lauepilot.agents.rules import RULES
+from lauepilot.cli.epics import loopback_unless_told
 from lauepilot.hardware.devices.config import load_devices, wait_connected
 from lauepilot.hardware.devices.fourcircle import connect_four_circle
 from lauepilot.hardware.devices.twin import connect
@@ -40,7 +42,8 @@ def start(
     instrument
         For the simulated devices: shipped name or path of a YAML file.
     devices
-        YAML file with process variables (`load_devices`); None simulates.
+        YAML file with process variables (`load_devices`), which are looked for on this machine alone unless the environment
+        says where they are; None simulates.
     records
         Folder for the records of runs.
     seed, speed
@@ -49,18 +52,19 @@ def start(
         Whether to simulate a four-circle diffractometer beside it, for ``build_ub``.
     """
     body = load_crystal(crystal)
+    engine = RunEngine({})  # first: devices of ophyd-async live in its loop
     if devices is None:
         twin = Twin(body, load_instrument(instrument), rng=np.random.default_rng(seed))
         camera, goniometer = connect(twin, realtime_factor=speed)
     else:
+        loopback_unless_told(os.environ)
         camera, goniometer = load_devices(devices)  # type: ignore[assignment]
-        wait_connected(camera, goniometer)
+        wait_connected(camera, goniometer, loop=engine.loop)
     camera.crystal = body
     circle: tuple[Any, Any] | None = None
     if four_circle:
         world = FourCircleTwin(body, rng=np.random.default_rng(seed))
         circle = connect_four_circle(world, realtime_factor=speed)
-    engine = RunEngine({})
     engine.subscribe(LocalRecorder(records, camera.instrument))  # type: ignore[no-untyped-call]
     crystals = list(dict.fromkeys([crystal, *zoo_names()]))
     folder = Path(records) / "instruments"

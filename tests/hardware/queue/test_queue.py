@@ -154,6 +154,23 @@ def test_the_command_writes_a_folder_once(tmp_path, capsys):
         run_queue_startup(**{**how, "speed": float("nan")})
 
 
+def test_devices_are_connected_in_the_engines_loop(monkeypatch, tmp_path, world):
+    from lauepilot.queue_startup import profile
+
+    loops = []
+    monkeypatch.setenv("EPICS_CA_ADDR_LIST", "127.0.0.1")
+    monkeypatch.setattr(profile, "load_devices", lambda path: (world.camera, world.goniometer))
+    monkeypatch.setattr(profile, "wait_connected", lambda *_, loop: loops.append(loop))
+    engine = profile.start(devices="devices.yaml", records=str(tmp_path))["RE"]
+    try:
+        assert loops == [engine.loop]
+        assert engine.loop.is_running()
+    finally:
+        engine.loop.call_soon_threadsafe(engine.loop.stop)
+        engine._th.join()
+        engine.loop.close()
+
+
 def test_settings_cannot_become_code(tmp_path):
     evil = "si'); import os; os.abort() #"
     write_folder(tmp_path, {"crystal": evil})
