@@ -35,7 +35,11 @@ def run_ioc(
         print("\n".join(names(crystal, instrument, prefix)))
         return Exit.DONE
     usual = "EPICS_CA_SERVER_PORT" not in os.environ and is_free(USUAL_PORTS[0])
+    told = {name: value for name, value in os.environ.items() if name.startswith("EPICS_CAS_")}
     environ = use_loopback(*USUAL_PORTS) if usual else use_loopback()
+    os.environ.update(
+        told
+    )  # where to serve is the user's word: `serve` refuses it, or takes it with --anywhere
     print(f"{crystal} on {instrument} behind {prefix}..., clock {speed:g} times the wall's.")
     if usual:
         print(

@@ -56,3 +56,16 @@ def test_a_file_that_cannot_be_is_refused_in_words(client_of, tmp_path):
             "si", "lab", prefix="refused:", seed=0, faults="none", speed=1.0, names_only=False, anywhere=False,
             autosave=file,
         )  # fmt: skip
+
+
+def test_a_word_of_the_environment_that_lets_others_in_is_refused():
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("EPICS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "lauepilot", "ioc", "--faults=none"],
+        env={**environ, "EPICS_CAS_INTF_ADDR_LIST": "192.0.2.1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "lets other machines move these motors" in done.stderr
