@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+from bluesky.utils import RunEngineInterrupted
 from rich.console import Console
 
-from lauepilot.cli.output import Exit, UserError, print_json, run_folder, whole_folder, write_json
+from lauepilot.cli.output import Exit, UserError, print_json, run_folder, write_json
 from lauepilot.cli.report import ub_record
 from lauepilot.cli.tables import console, matrix_lines
 from lauepilot.hardware.devices.fourcircle import connect_four_circle
@@ -70,18 +71,23 @@ def run_build_ub(
             f"[bold]{body.name}[/] on a [bold]four-circle[/] (simulated), {detector} detector, faults {faults}, "
             f"seed {number}"
         )
-    final = run_folder(out, f"ub-{body.name}")
-    with whole_folder(final) as folder:
-        axes, counter = connect_four_circle(
-            twin, detector=cast(Literal["point", "area"], detector), realtime_factor=speed
-        )
-        recorder = LocalRecorder(folder)
-        main = threading.current_thread() is threading.main_thread()
-        with run_engine(recorder, _Live(screen), in_main_thread=main) as engine:
-            md = {"seed": number, "simulated": True, "faults": faults}
+    folder = run_folder(out, f"ub-{body.name}")
+    # Not hidden until it is whole: a run that fails or is interrupted leaves its record.
+    folder.mkdir(parents=True, exist_ok=True)
+    axes, counter = connect_four_circle(
+        twin, detector=cast(Literal["point", "area"], detector), realtime_factor=speed
+    )
+    recorder = LocalRecorder(folder)
+    main = threading.current_thread() is threading.main_thread()
+    with run_engine(recorder, _Live(screen), in_main_thread=main) as engine:
+        md = {"seed": number, "simulated": True, "faults": faults}
+        try:
             run: UbRun = engine(build_ub(axes, counter, md=md)).plan_result  # type: ignore[union-attr]
-        summary = _write(run, twin, recorder, folder, number, detector)
-    summary["folder"] = str(final)
+        except RunEngineInterrupted:
+            engine.abort("interrupted by Ctrl-C")  # type: ignore[no-untyped-call]
+            raise KeyboardInterrupt from None
+    summary = _write(run, twin, recorder, folder, number, detector)
+    summary["folder"] = str(folder)
     if as_json:
         print_json(summary)
     elif screen is not None:

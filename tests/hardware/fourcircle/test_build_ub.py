@@ -4,16 +4,19 @@ import json
 import threading
 
 import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky.utils import RunEngineInterrupted
 
+from lauepilot.cli import build_ub as cli
 from lauepilot.cli.build_ub import run_build_ub
 from lauepilot.cli.output import UserError
 from lauepilot.hardware.devices.fourcircle import SweepDetector, connect_four_circle
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import HardwareError, MotionError, StoppedError
 from lauepilot.hardware.plans.build_ub import build_ub
+from lauepilot.hardware.records.documents import find_run, read_record
 from lauepilot.perception.reflections.drive import drive, worst_miss_deg
 from lauepilot.perception.reflections.looking import Path, along
 from lauepilot.perception.reflections.search import UbSearch
@@ -217,6 +220,23 @@ def test_the_command_leaves_ub_reflections_picture_and_record(tmp_path, capsys):
     assert (folder / "build_ub.png").stat().st_size < 150_000
     with pytest.raises(UserError, match="--detector"):
         run_build_ub(crystal="si", seed=1, detector="line", faults="none", speed=0.0, out=None, as_json=True)
+
+
+def test_ctrl_c_leaves_the_record_closed_as_aborted(tmp_path, monkeypatch):
+    plan = cli.build_ub
+
+    def interrupted(*devices, **more):
+        yield from bpp.plan_mutator(plan(*devices, **more), pause_at_kickoff)
+
+    def pause_at_kickoff(message):
+        return (bps.pause() if message.command == "kickoff" else None), None
+
+    monkeypatch.setattr(cli, "build_ub", interrupted)
+    how = {"crystal": "si", "seed": 1, "detector": "point", "faults": "none", "speed": 0.0, "as_json": True}
+    with pytest.raises(KeyboardInterrupt):
+        run_build_ub(out=tmp_path / "run", **how)
+    record = read_record(find_run(tmp_path / "run"))
+    assert (record.stop["exit_status"], record.stop["reason"]) == ("abort", "interrupted by Ctrl-C")
 
 
 def test_play_does_not_matter_since_every_axis_comes_from_below():
