@@ -6,6 +6,7 @@ A controller knows its wire and nothing of crystals; `Controller` says what it m
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from ophyd.status import DeviceStatus
 from lauepilot.hardware.devices.parts import Axes, axis_components
 from lauepilot.hardware.errors import HardwareError, MotionError, StoppedError
 from lauepilot.simulator.instrument import Instrument
+
+logger = logging.getLogger("lauepilot.hardware")
 
 _POLL_S = 0.02
 _SLACK = 3.0  # a move may take this many times as long as reckoned, and 5 s more, before it counts as stuck
@@ -101,7 +104,11 @@ class MotionStage(Axes, Device):  # type: ignore[misc]
             seconds = self.chain.move_time_s(here, goal)
             self._stopped = None
             status = DeviceStatus(self, call_stop_on_failure=False)
-            self.controller.start(self.chain.waypoints(here, goal))
+            try:
+                self.controller.start(self.chain.waypoints(here, goal))
+            except Exception:  # some of the axes may have set out already
+                self._stop_quietly()
+                raise
             self._watcher = threading.Thread(
                 target=self._watch,
                 args=(status, goal, seconds * _SLACK + 5.0),
@@ -157,11 +164,20 @@ class MotionStage(Axes, Device):  # type: ignore[misc]
                 self.check_arrived(here, goal)
         except Exception as error:  # belongs to whoever waits for the status
             problem = error
+            if isinstance(error, ControllerError):  # of one axis; others may still go
+                self._stop_quietly()
         self._watcher = None
         if problem is None:
             status.set_finished()
         else:
             status.set_exception(problem)
+
+    def _stop_quietly(self) -> None:
+        """Stop on the way out of a failure, which must not be lost over another one."""
+        try:
+            self.controller.stop()
+        except Exception as error:
+            logger.error("%s could not be stopped: %s", self.name, error)
 
 
 def stage_device(instrument: Instrument, controller: Controller, *, name: str = "goniometer") -> MotionStage:
