@@ -40,7 +40,7 @@ from lauepilot.hardware.records.documents import (
     read_record,
     start_of,
 )
-from lauepilot.hardware.records.local import write_whole
+from lauepilot.hardware.records.local import check_over, write_whole
 from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.observation import Decision, Expose, Move, Observation
 from lauepilot.perception.plain import decision_of
@@ -122,6 +122,7 @@ def resume_run(
         missing; or if the axes do not stand where the record says: which, where, and what to do.
     """
     path = find_run(folder)
+    check_over(path)
     record = read_record(path)
     if record.start.get("plan_name") != "align_crystal" or "began_at" not in record.start:
         raise RecordError(f"The run in {path} is no alignment that can be gone on with. Start it again.")

@@ -20,6 +20,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ from lauepilot.hardware.metadata import plain
 from lauepilot.perception.files.readers import write_frame
 from lauepilot.simulator.frame import Frame
 from lauepilot.simulator.instrument import Instrument
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("lauepilot.hardware")
 
@@ -136,6 +142,7 @@ class LocalRecorder:
             self._file = os.open(
                 self.path / "documents.jsonl.part", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666
             )
+            _hold(self._file)
         except OSError as error:
             raise self._explained(error) from error
 
@@ -256,6 +263,44 @@ class LocalRecorder:
                 "dose_s": number("dose_s", float("nan")),
             },
         )
+
+
+def still_written(folder: Path) -> bool:
+    """Whether a living process writes the record in a folder; False also where file systems cannot tell."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(folder / "documents.jsonl.part", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def check_over(folder: Path) -> None:
+    """Refuse to go on with a run that is going on: two processes would move the axes.
+
+    Raises
+    ------
+    RecordError
+        If it is `still_written`.
+    """
+    if still_written(folder):
+        raise RecordError(f"The run in {folder} is not over: a process still writes it. End that one first.")
+
+
+def _hold(handle: int) -> None:
+    """Tell `still_written` that it is; the mark goes with the process, however that ends."""
+    if fcntl is not None:
+        with suppress(OSError):  # of file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_whole(target: Path, content: str | Callable[[Path], object]) -> None:

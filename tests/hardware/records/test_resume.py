@@ -17,7 +17,7 @@ from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import RecordError
 from lauepilot.hardware.plans.align import align_crystal
 from lauepilot.hardware.records.documents import find_run, read_record
-from lauepilot.hardware.records.local import LocalRecorder
+from lauepilot.hardware.records.local import LocalRecorder, still_written
 from lauepilot.hardware.resume import close_killed, entries, resume_run, retrace
 from lauepilot.perception.files.readers import read_frame
 from lauepilot.perception.observation import Declare, Expose, GiveUp, Move
@@ -239,6 +239,24 @@ def test_obstacles_are_wanted_again_and_asked_again(world, target, tmp_path):
     result, _ = resume(world, recorder.path, tmp_path / "b", agent, obstacles=[Wall()])
     assert (result.outcome, "the wall" in result.reason) == ("refused", True)
     assert world.backend.moves == []
+
+
+def test_a_run_that_is_still_going_on_is_left_alone(world, target, tmp_path):
+    """Else two processes move the same axes, and what the first still writes is lost."""
+    said = []
+
+    class Impatient(Restored):
+        def decide(self, observation):
+            with pytest.raises(RecordError, match="a process still writes it") as refused:
+                resume_run(
+                    tmp_path, world.camera, world.goniometer, Restored(*SCRIPT), observer=world.observer
+                )
+            said.append(refused)
+            return super().decide(observation)
+
+    result, path = play(world, target, tmp_path, Impatient(*SCRIPT))
+    assert (result.reason, len(said)) == ("enough", len(SCRIPT))
+    assert not still_written(path)
 
 
 def test_what_cannot_be_gone_on_with_says_so(world, target, tmp_path, scripted):
