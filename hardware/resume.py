@@ -142,13 +142,12 @@ def resume_run(
     eyes = usual_observer(task) if observer is None else observer
     before = _before(entries(path), record, camera, goniometer, agent, eyes, dict(tolerance or {}), reread)
     close_killed(path, "the process that ran it was killed; another run goes on with it")
-    name = {"uid": record.uid, "folder": str(path.resolve())}
     logger.info("going on with %s after step %d", record.uid, len(before.steps))
     return align_crystal(
         camera, goniometer, agent, task.target, observer=eyes, crystal=crystal,
         max_steps=int(allowed["steps"]), max_dose_s=float(allowed["dose_s"]),
         max_exposure_s=float(allowed["exposure_s"]), tolerance=tolerance,
-        md={**dict(md or {}), "resumed_from": name}, before=before, obstacles=obstacles,
+        md={**(md or {}), "resumed_from": {"uid": record.uid, "folder": str(path.resolve())}}, before=before, obstacles=obstacles,
     )  # fmt: skip
 
 
@@ -367,8 +366,8 @@ def close_killed(folder: str | Path, reason: str) -> None:
     whole = (path / OPEN).read_bytes().rpartition(b"\n")[0]
     line = json.dumps({"name": "stop", "doc": stop}).encode()
     write_whole(path / CLOSED, lambda part: part.write_bytes(whole + b"\n" + line + b"\n"))
-    (path / OPEN).unlink()
-    (path / ".reserve").unlink(missing_ok=True)
+    for done in (OPEN, ".reserve"):
+        (path / done).unlink(missing_ok=True)
     summary = {
         "uid": record.uid, "began": record.start["time"], "ended": stop["time"], "exit_status": "abort", "reason": reason,
         "num_events": stop["num_events"],

@@ -237,16 +237,19 @@ def _calibrate(place: Workplace) -> Callable[..., Plan]:
             raise ValueError(f"out is the name of a file that ends in .yaml, without folder; {out!r} came.")
         if out:
             place.folder.mkdir(parents=True, exist_ok=True)
-        return (
-            yield from calibrate(
-                place.camera,
-                place.goniometer,
-                _known(crystal),
-                frames=frames,
-                exposure_s=exposure_s,
-                out=place.folder / out if out else None,
-            )
+        result = yield from calibrate(
+            place.camera,
+            place.goniometer,
+            _known(crystal),
+            frames=frames,
+            exposure_s=exposure_s,
+            out=place.folder / out if out else None,
         )
+        if result.outcome != "calibrated":
+            raise NotReachedError(
+                f"The calibration was {result.outcome}: {result.reason} The queue stops here."
+            )
+        return result
 
     return calibrate_instrument  # type: ignore[no-any-return]
 
@@ -272,10 +275,11 @@ def _build_ub(place: Workplace) -> Callable[..., Plan]:
     def build_ub(
         crystal: str = place.crystals[0], reflections: int = 12, max_clock_s: float = 14_400.0
     ) -> Plan:
-        return (
-            yield from find_ub(
-                diffractometer, detector, _known(crystal), reflections=reflections, max_clock_s=max_clock_s
-            )
+        run = yield from find_ub(
+            diffractometer, detector, _known(crystal), reflections=reflections, max_clock_s=max_clock_s
         )
+        if run.answer.outcome != "found":
+            raise NotReachedError(f"No UB was found: {run.answer.reason} The queue stops here.")
+        return run
 
     return build_ub  # type: ignore[no-any-return]

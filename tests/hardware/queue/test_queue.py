@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from bluesky import plan_stubs as bps
 
 from lauepilot.cli.output import UserError
 from lauepilot.cli.queue import run_queue_startup
@@ -207,3 +209,28 @@ def test_a_refused_alignment_fails_the_item(world, scripted, target, engine, mon
         engine(plans["align_crystal"]())
     assert issubclass(NotReachedError, HardwareError)
     assert engine(plans["align_crystal"](must_declare=False)).plan_result.outcome == "gave_up"
+
+
+@pytest.mark.parametrize("name", ["calibrate_instrument", "build_ub"])
+def test_what_was_not_calibrated_or_found_fails_the_item_too(
+    world, target, engine, monkeypatch, name, tmp_path
+):
+    from lauepilot.hardware.queue import plans
+
+    def ended(*_, **__):
+        yield from bps.null()
+        return SimpleNamespace(
+            outcome=outcome, reason="fog.", answer=SimpleNamespace(outcome=outcome, reason="fog.")
+        )
+
+    monkeypatch.setattr(plans, "calibrate", ended)
+    monkeypatch.setattr(plans, "find_ub", ended)
+    place = plans.Workplace(
+        world.camera, world.goniometer, {"a": object}, ["si"], lambda text: target, tmp_path, (None, None)
+    )
+    plan = plans.queue_plans(place)[name]
+    outcome = "refused"
+    with pytest.raises(plans.NotReachedError, match=r"fog\. The queue stops here"):
+        engine(plan())
+    outcome = {"calibrate_instrument": "calibrated", "build_ub": "found"}[name]
+    assert engine(plan()).plan_result.reason == "fog."
