@@ -145,9 +145,9 @@ def resume_run(
     logger.info("going on with %s after step %d", record.uid, len(before.steps))
     return align_crystal(
         camera, goniometer, agent, task.target, observer=eyes, crystal=crystal,
-        max_steps=int(allowed["steps"]), max_dose_s=float(allowed["dose_s"]),
-        max_exposure_s=float(allowed["exposure_s"]), tolerance=tolerance,
-        md={**(md or {}), "resumed_from": {"uid": record.uid, "folder": str(path.resolve())}}, before=before, obstacles=obstacles,
+        max_steps=int(allowed["steps"]), max_dose_s=float(allowed["dose_s"]), max_exposure_s=float(allowed["exposure_s"]),
+        tolerance=tolerance, before=before, obstacles=obstacles,
+        md={**(md or {}), "resumed_from": {"uid": record.uid, "folder": str(path.resolve())}},
     )  # fmt: skip
 
 
