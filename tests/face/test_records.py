@@ -132,6 +132,13 @@ def test_what_cannot_be_gone_on_with_says_so(home, lauepilot_json, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("where", ["--epics=lab:", "--devices=mine.yaml"])
+def test_motors_are_not_left_aside_in_silence(where):
+    done = CliRunner().invoke(app.app, ["align", "--resume", "run", where, "--json"])
+    assert done.exit_code == 2
+    assert "On real motors go on from Python" in json.loads(done.stdout)["error"]
+
+
 def test_the_list_shows_every_run_even_one_that_cannot_be_read(home, lauepilot_json, lauepilot, tmp_path):
     stillborn = tmp_path / "20261121T101500-stillborn"
     stillborn.mkdir()

@@ -89,7 +89,7 @@ def align(
         bool, typer.Option("--async", help="With --epics: by way of ophyd-async instead of ophyd.")
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with a run that was killed: its folder of records.")
+        Path | None, typer.Option(help="Go on with a simulated run that was killed: its folder of records.")
     ] = None,
     reread: Annotated[
         bool, typer.Option("--reread", help="With --resume: look anew from where the axes stand now.")
@@ -103,6 +103,11 @@ def align(
     Without --seed the orientation is one from which the target can be reached; a given seed is taken as it comes.
     """
     if resume is not None:
+        if epics is not None or devices is not None:
+            raise UserError(
+                "--resume builds a simulated instrument again. On real motors go on from Python, by "
+                "lauepilot.hardware.resume.resume_run (docs: resume)."
+            )
         from lauepilot.cli.resume import run_resume
 
         return run_resume(

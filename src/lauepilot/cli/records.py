@@ -104,13 +104,13 @@ def resumable(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     RecordError
         If no run is in it.
     UserError
-        If it was not begun by ``lauepilot align``.
+        If it was not begun by ``lauepilot align`` on a simulated instrument.
     """
     path = find_run(folder)
     start = read_record(path).start
     if "typed" not in start:
         raise UserError(
-            f"The run in {path} was not begun by lauepilot align: go on with it from Python, by "
+            f"The run in {path} was not begun by lauepilot align on a simulated instrument: go on with it from Python, by "
             "lauepilot.hardware.resume.resume_run."
         )
     return path, start
