@@ -134,7 +134,7 @@ def test_what_cannot_be_gone_on_with_says_so(home, lauepilot_json, tmp_path):
 
 @pytest.mark.parametrize("where", ["--epics=lab:", "--devices=mine.yaml"])
 def test_motors_are_not_left_aside_in_silence(where):
-    done = CliRunner().invoke(app.app, ["align", "--resume", "run", where, "--json"])
+    done = CliRunner().invoke(app, ["align", "--resume", "run", where, "--json"])
     assert done.exit_code == 2
     assert "On real motors go on from Python" in json.loads(done.stdout)["error"]
 
