@@ -141,7 +141,7 @@ class EpicsGoniometer(Axes, Device):  # type: ignore[misc]
             return
         for motor in self.motors.values():
             if motor.connected and not at_rest(motor):
-                motor.motor_stop.put(1, wait=False)
+                tell_to_stop(motor)
 
     def unstage(self) -> list[object]:
         """Stop what moves, then undo `stage`."""
@@ -152,6 +152,14 @@ class EpicsGoniometer(Axes, Device):  # type: ignore[misc]
 def at_rest(motor: EpicsMotor) -> bool:
     """Whether the motor record says that it is done, and ophyd has noticed."""
     return bool(motor.connected and not motor._moving and motor.motor_done_move.get() == 1)
+
+
+def tell_to_stop(motor: EpicsMotor) -> None:
+    """STOP; one motor that cannot be told so does not keep it from the others."""
+    try:
+        motor.motor_stop.put(1, wait=False)
+    except Exception as error:  # gone this moment, or no right to write
+        logger.error("%s could not be told to stop: %s", motor.prefix, error)
 
 
 class _Motion:
@@ -270,7 +278,7 @@ class _Motion:
             # A stop to a motor at rest is left out: there are records that keep it for the next motion.
             motor = self._motors[name]
             if motor.connected and not (status.done and at_rest(motor)):
-                motor.motor_stop.put(1, wait=False)
+                tell_to_stop(motor)
         quiet = 0
         while quiet < 3:
             time.sleep(POLL_S)

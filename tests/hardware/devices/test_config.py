@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -248,3 +249,25 @@ def test_ophyds_motors_are_told_the_first_values_that_they_missed(monkeypatch):
     assert not stage.pending
     with pytest.raises(HardwareError, match="stage cannot be connected: Pending operations: _move_changed"):
         wait_connected(Forgetful(heals=False), timeout_s=0.05)
+
+
+def test_a_motor_that_cannot_be_told_to_stop_does_not_keep_it_from_the_others(caplog):
+    pytest.importorskip("epics", reason="pip install lauepilot[epics]")
+    from lauepilot.hardware.devices.epics import EpicsGoniometer
+
+    told = []
+
+    def put(value, wait, name):
+        told.append(name)
+        if name == "omega":
+            raise PermissionError("no right to write")
+
+    motors = {
+        name: SimpleNamespace(
+            prefix=name, connected=True, _moving=True, motor_stop=SimpleNamespace(put=partial(put, name=name))
+        )
+        for name in ("omega", "chi")
+    }
+    EpicsGoniometer.stop(SimpleNamespace(_motion=None, motors=motors))
+    assert told == ["omega", "chi"]
+    assert "omega could not be told to stop: no right to write" in caplog.text
