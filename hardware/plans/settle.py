@@ -28,8 +28,13 @@ def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
     failure at the next message, and a clean-up that does not expect it is lost (FACTS of ophyd v1: bluesky/ophyd#734
     and its kin). Here such late failures are logged and left behind.
     """
+    problem: HardwareError | None = None
     for device in devices:
-        yield from _patiently(lambda device=device: bps.stop(device))
+        try:
+            yield from _patiently(lambda device=device: bps.stop(device))
+        except HardwareError as error:  # told when the others are stopped too
+            logger.error("%s: %s", device.name, error)
+            problem = problem or error
     waited = 0.0
     while any(device.busy for device in devices):
         lost = [device.name for device in devices if device.busy and not getattr(device, "reachable", True)]
@@ -45,6 +50,8 @@ def settle(*devices: Any, timeout_s: float = 60.0) -> Plan:
         waited += 0.02
     for _ in range(2):  # a status finishes on a thread of its own, a little after its device
         yield from _patiently(lambda: bps.sleep(0.05))
+    if problem is not None:
+        raise problem
 
 
 def ready(*devices: Any, timeout_s: float = 30.0) -> Plan:

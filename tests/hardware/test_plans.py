@@ -16,6 +16,7 @@ from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.engine import run_engine
 from lauepilot.hardware.errors import HardwareError, MotionError
 from lauepilot.hardware.plans.align import align_crystal
+from lauepilot.hardware.plans.settle import settle
 from lauepilot.hardware.protocols import Agent, Observer
 from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.perception.files.readers import read_frame
@@ -390,3 +391,22 @@ def test_a_belief_keeps_the_axes_of_its_frame(engine, world, scripted, target, o
     blind = play(engine, world, scripted(Move({"chi": 3.0}), GiveUp("no")), target)
     assert blind.orientation is None
     assert blind.orientation_axes is None
+
+
+def test_a_device_that_cannot_be_stopped_does_not_keep_the_others_from_it(engine):
+    told = []
+
+    class Part:
+        parent, busy = None, False
+
+        def __init__(self, name, error=None):
+            self.name, self.error = name, error
+
+        def stop(self, *, success=False):
+            told.append(self.name)
+            if self.error is not None:
+                raise self.error
+
+    with pytest.raises(HardwareError, match="the robot is gone"):
+        engine(settle(Part("goniometer", HardwareError("the robot is gone")), Part("camera")))
+    assert told[:2] == ["goniometer", "camera"]
