@@ -31,6 +31,9 @@ from lauepilot.simulator.frame import Frame
 #: So long after an abort the plan may take to stop the motors; then they are stopped past it, seconds.
 PATIENCE_S = 0.2
 
+#: So long a plan's cleanup may take, seconds.
+CLOSING_S = 60.0
+
 #: So long motors and shutter may take to come to rest in a pause, seconds.
 REST_S = 20.0
 
@@ -131,7 +134,9 @@ class Session:
                 self.journal.say(f"abort: {reason}", "warning")
         if state is State.PAUSED:
             self._commands.put(("abort", reason))
-        elif state in ACTIVE and engine is not None:
+        elif state is not State.PAUSING and state in ACTIVE and engine is not None:
+            # Never while a pause is on its way: bluesky decides whether to wake its task before it knows of the pause, and
+            # would sleep for ever, the record open. Whoever waits for the pause finds that an abort was asked for.
             command = (engine, lambda: engine.abort(reason), "abort")
             threading.Thread(target=self._insist, args=command, daemon=True).start()
         self._stop_devices(PATIENCE_S if state in ACTIVE else 0.0)
@@ -264,7 +269,7 @@ class Session:
                     try:
                         finished = step()
                     except RunEngineInterrupted:
-                        if engine.state != "paused":
+                        if _come_to(engine) != "paused":
                             return None
                         step = self._paused(engine)
                         continue
@@ -373,3 +378,11 @@ class Session:
     def _advanced(self, *, fraction: float | None = None, **_: Any) -> None:
         if fraction is not None:
             self._progress = 1.0 - float(fraction)  # bluesky counts what is left
+
+
+def _come_to(engine: Any) -> str:
+    """The RunEngine's state once it is paused or over: its cleanup may still be running."""
+    end = time.monotonic() + CLOSING_S
+    while (state := str(engine.state)) not in ("paused", "idle", "panicked") and time.monotonic() < end:
+        time.sleep(0.005)
+    return state

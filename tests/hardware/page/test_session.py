@@ -167,6 +167,32 @@ def test_pause_and_abort_at_once(session, maker, orientation):
         assert stop_document(at.folder)["exit_status"] == "abort"
 
 
+def test_an_abort_while_a_pause_is_on_its_way(session, maker, monkeypatch, orientation):
+    """Both commands at once and the RunEngine sleeps for ever: the pause is let arrive first."""
+    maker.script = [FAR, Declare(orientation)]
+    session.start(maker.first)
+    until_moving(session)
+    commands, gate, insist = [], threading.Event(), session._insist
+
+    def slow(engine, command, name):
+        commands.append(name)
+        gate.wait(60.0)
+        insist(engine, command, name)
+
+    monkeypatch.setattr(session, "_insist", slow)
+    pressed = threading.Thread(target=session.pause)
+    pressed.start()
+    session.wait(State.PAUSING)
+    session.abort()
+    assert session.standing().at_rest
+    assert commands == ["pause"]
+    gate.set()
+    pressed.join()
+    at = session.wait()
+    assert at.state is State.ABORTED
+    assert stop_document(at.folder)["exit_status"] == "abort"
+
+
 def _quietly(command):
     with contextlib.suppress(NotNow):
         command()
