@@ -307,9 +307,14 @@ class AsyncEpicsCamera(StandardReadable, Triggerable):
         check_shape(self.name, (rows, cols), self.instrument)
         counts = image_of(await fresh(plugin.data), rows, cols, kind, self.name)
         facts = await self._facts(seconds)
-        if facts.live_time_s < 0.99 * seconds and not self._stop_wanted:
+        # Where nobody tells for how long it was, the camera's own word is all there is.
+        cut = facts.live_time_s < 0.99 * seconds or (
+            self.told is None and str(await fresh(self.cam.state)) == "Aborted"
+        )
+        if cut and not self._stop_wanted:
+            after = "" if self.told is None else f" after {facts.live_time_s:.2f} s"
             raise StoppedError(
-                f"{self.name} was stopped elsewhere after {facts.live_time_s:.2f} of {seconds:.2f} s. "
+                f"{self.name} was stopped elsewhere{after}, in an exposure of {seconds:.2f} s. "
                 "Start again when whoever stopped it agrees."
             )
         self._clock_s, self._dose_s = facts.clock_s, facts.dose_s

@@ -223,9 +223,14 @@ class EpicsCamera(CameraValues):
         raw = fresh(self.image_plugin.data, count=rows * cols)
         counts = image_of(raw, rows, cols, str(fresh(self.cam.data_type)), self.name)
         facts = self._facts(seconds)
-        if facts.live_time_s < 0.99 * seconds and not self._stop.is_set():
+        # Where nobody tells for how long it was, the camera's own word is all there is.
+        cut = facts.live_time_s < 0.99 * seconds or (
+            self.told is None and str(fresh(self.cam.state)) == "Aborted"
+        )
+        if cut and not self._stop.is_set():
+            after = "" if self.told is None else f" after {facts.live_time_s:.2f} s"
             raise StoppedError(
-                f"{self.name} was stopped elsewhere after {facts.live_time_s:.2f} of {seconds:.2f} s. "
+                f"{self.name} was stopped elsewhere{after}, in an exposure of {seconds:.2f} s. "
                 "Start again when whoever stopped it agrees."
             )
         frame: Frame = facts.frame(counts, self.axes_now(), self.instrument.name)

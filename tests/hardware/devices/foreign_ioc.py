@@ -36,7 +36,7 @@ class Cam(PVGroup):
     )
     Manufacturer_RBV = pvproperty(value="nobody", dtype=ChannelType.STRING)
     Model_RBV = pvproperty(value="plain", dtype=ChannelType.STRING)
-    # For tests: 1 never finishes, 2 forgets the image.
+    # For tests: 1 never finishes, 2 forgets the image, 3 is stopped by somebody and gives the image until then.
     Broken = pvproperty(value=0)
 
     @Acquire.putter
@@ -51,10 +51,11 @@ class Cam(PVGroup):
         await self.DetectorState_RBV.write("Acquire")
         if self.Broken.value == 1:
             return 1
-        await self.async_lib.library.sleep(self.AcquireTime.value)
+        cut = self.Broken.value == 3
+        await self.async_lib.library.sleep(self.AcquireTime.value * (0.3 if cut else 1.0))
+        await self.DetectorState_RBV.write("Aborted" if cut else "Idle")
         await self.Acquire_RBV.write(0)
-        await self.DetectorState_RBV.write("Idle")
-        if self.Broken.value == 0:
+        if self.Broken.value in (0, 3):
             await self.parent.image.new()
         return 0
 

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from lauepilot.hardware.engine import run_engine
-from lauepilot.hardware.errors import HardwareError, MotionError
+from lauepilot.hardware.errors import HardwareError, MotionError, StoppedError
 from lauepilot.hardware.plans.settle import settle
 from lauepilot.simulator.goniometer import ReachError
 
@@ -232,6 +232,27 @@ def test_a_camera_without_an_image_fails_in_time(lab_of_pvs, broken):
         assert isinstance(problem, HardwareError)
         assert "image" in str(problem)
         lab.run(settle(lab.camera))
+        assert lab.camera.frame is None
+    finally:
+        put(f"{lab.prefix}cam1:Broken", 0)
+    lab.run(plan())
+    assert lab.camera.frame is not None
+
+
+def test_an_exposure_that_somebody_cut_short_is_no_whole_one(lab_of_pvs):
+    """Cameras that give the image until then, and do not tell for how long it was exposed."""
+    lab = lab_of_pvs
+
+    def plan():
+        yield from bps.stage(lab.camera)
+        yield from bps.abs_set(lab.camera.exposure_s, 0.5, wait=True)
+        yield from bps.trigger(lab.camera, wait=True)
+
+    put(f"{lab.prefix}cam1:Broken", 3)
+    try:
+        problem = failure(lab.run, plan())
+        assert isinstance(problem, StoppedError)
+        assert "stopped elsewhere" in str(problem)
         assert lab.camera.frame is None
     finally:
         put(f"{lab.prefix}cam1:Broken", 0)
