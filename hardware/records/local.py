@@ -234,6 +234,8 @@ class LocalRecorder:
         name = f"frames/frame_{len(self._frames) + 1:04d}.h5"
         try:
             write_frame(self.path / name, self._frame(image, doc), self._instrument)
+            with (self.path / name).open("r+b") as file:  # before the event that names it, should power fail
+                os.fsync(file.fileno())
         except RuntimeError as error:  # HDF5 tells some failures of the disk only so
             raise OSError(0, str(error)) from error
         self._frames.append(name)

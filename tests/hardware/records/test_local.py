@@ -60,6 +60,29 @@ def test_a_line_that_does_not_fit_is_not_left_half(tmp_path, monkeypatch):
     assert "No space left" in ended["record_problem"]
 
 
+def test_a_frame_is_on_the_disk_before_the_event_that_names_it(
+    world, scripted, target, tmp_path, monkeypatch
+):
+    forced, fsync = [], os.fsync
+
+    def noted(handle):
+        forced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr("lauepilot.hardware.records.local.os.fsync", noted)
+    recorder = LocalRecorder(tmp_path, world.backend.instrument)
+    with run_engine(recorder) as engine:
+        agent = scripted(Expose(1.0), GiveUp("enough"))
+        engine(align_crystal(world.camera, world.goniometer, agent, target, observer=world.observer))
+    frame, lines = (
+        (recorder.path / name).stat().st_ino for name in ("frames/frame_0001.h5", "documents.jsonl")
+    )
+    at = forced.index(frame)
+    events = [name for name, _ in lines_of(recorder.path)]
+    assert forced[:at].count(lines) < len(events)
+    assert forced[at + 1] == lines
+
+
 def test_folders_that_cannot_be_written_stop_the_run_before_anything_moves(world, scripted, target, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
