@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def write_instrument(fit: InstrumentFit, path: str | Path) -> Path | None:
         if target.exists():
             kept = _free_name(target)
             # A second name for the old file, so that at no moment there is none under the usual one.
-            os.link(target, kept)
+            try:
+                os.link(target, kept)
+            except OSError:  # file systems without second names
+                shutil.copy2(target, kept)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

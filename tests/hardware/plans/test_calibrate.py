@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from lauepilot.hardware.devices.twin import connect
 from lauepilot.hardware.errors import InterlockError
 from lauepilot.hardware.plans import calibrate as module
 from lauepilot.hardware.plans.calibrate import approach_deg, calibrate_instrument
+from lauepilot.perception import instrument_fit_file as file_module
 from lauepilot.perception.instrument_fit_file import write_instrument
 from lauepilot.perception.instrument_fit_result import InstrumentFitError
 from lauepilot.simulator.conventions import rotation_angle
@@ -36,6 +38,19 @@ def si():
 @pytest.fixture
 def twin(si):
     return Twin(si, load_instrument("lab"), rng=np.random.default_rng(4), faults=FAR)
+
+
+def test_the_old_file_is_kept_on_file_systems_without_second_names_too(tmp_path, monkeypatch):
+    def link(old, new):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(file_module.os, "link", link)
+    monkeypatch.setattr(file_module, "comment", lambda fit: "found")
+    old = tmp_path / "my.yaml"
+    old.write_text("# my comments\n", encoding="utf-8")
+    kept = write_instrument(SimpleNamespace(good=True, instrument=load_instrument("lab")), old)
+    assert kept.read_text(encoding="utf-8") == "# my comments\n"
+    assert load_instrument(old).name.startswith("lab")
 
 
 def test_a_faulty_twin_is_calibrated_and_written(engine, documents, twin, tmp_path):
