@@ -212,7 +212,9 @@ class TwinIOC:
         if int(value) < 0:
             raise Refused(f"A seed is 0 or more; {int(value)} came.")
         if self.cam.busy or any(record.moving for record in self.motors.values()):
-            raise Refused("The instrument moves or exposes; wait for its end before another crystal is mounted.")
+            raise Refused(
+                "The instrument moves or exposes; wait for its end before another crystal is mounted."
+            )
         self.twin.reset(np.random.default_rng(int(value)))
         for name, record in self.motors.items():
             record.drive.stand(float(self.twin.positions[name]))
