@@ -126,3 +126,15 @@ def port_for_server(environ: Mapping[str, str]) -> str:
         f"All ports where clients look for servers are taken ({', '.join(ports)}). End an IOC, or name more of them in "
         "EPICS_CA_ADDR_LIST before the program starts."
     )
+
+
+#: Any of these says where the user's IOCs are.
+_TOLD = ("EPICS_CA_ADDR_LIST", "EPICS_CA_AUTO_ADDR_LIST", "EPICS_CA_NAME_SERVERS")
+
+
+def loopback_unless_told(environ: MutableMapping[str, str]) -> bool:
+    """Look for IOCs on this machine alone, if the environment does not say where they are; whether it was so set."""
+    if any(name in environ for name in _TOLD):
+        return False
+    environ.update({"EPICS_CA_ADDR_LIST": "127.0.0.1", "EPICS_CA_AUTO_ADDR_LIST": "NO"})
+    return True

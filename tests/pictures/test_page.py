@@ -188,7 +188,13 @@ def test_posterior_of_photons_has_its_modes(indexed, tmp_path):
     answer = indexed.result.orientation
     other = replace(answer, u=np.eye(3))
     result = PhotonResult(
-        answer, 0.7, (PhotonMode(answer, 0.7, np.zeros(5)), PhotonMode(other, 0.3, np.zeros(5))), 40.0, 900.0, 1.5, 30.0
+        answer,
+        0.7,
+        (PhotonMode(answer, 0.7, np.zeros(5)), PhotonMode(other, 0.3, np.zeros(5))),
+        40.0,
+        900.0,
+        1.5,
+        30.0,
     )
     view = view_of_photons(result, indexed.table, indexed.frame, "a.h5")
     assert [(m.name, m.kind, m.probability) for m in view.modes] == [

@@ -6,19 +6,9 @@ Those look at their environment once. Without a word from the user they speak to
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
 from pathlib import Path
 
-#: Any of these says where the user's IOCs are.
-_TOLD = ("EPICS_CA_ADDR_LIST", "EPICS_CA_AUTO_ADDR_LIST", "EPICS_CA_NAME_SERVERS")
-
-
-def loopback_unless_told(environ: MutableMapping[str, str]) -> bool:
-    """Look for IOCs on this machine alone, if the environment does not say where they are; whether it was so set."""
-    if any(name in environ for name in _TOLD):
-        return False
-    environ.update({"EPICS_CA_ADDR_LIST": "127.0.0.1", "EPICS_CA_AUTO_ADDR_LIST": "NO"})
-    return True
+from lauepilot.hardware.epics.environment import loopback_unless_told
 
 
 def run_align_epics(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lauepilot.cli.epics import loopback_unless_told
+from lauepilot.hardware.epics.environment import loopback_unless_told
 
 
 def run_calibrate_instrument(

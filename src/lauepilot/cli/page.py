@@ -16,13 +16,13 @@ from rich.console import Console
 from lauepilot.agents.index_and_move import IndexAndMove
 from lauepilot.cli.align import Setup, prepare, warm_up
 from lauepilot.cli.align_report import ub_of_result
-from lauepilot.cli.epics import loopback_unless_told
 from lauepilot.cli.index import Indexed
 from lauepilot.cli.output import RUNS, Exit, UserError, write_json
 from lauepilot.cli.overview import answer_layer
 from lauepilot.cli.simulate import fault_level
 from lauepilot.cli.tables import console
 from lauepilot.hardware.devices.twin import connect
+from lauepilot.hardware.epics.environment import loopback_unless_told
 from lauepilot.hardware.page.guard import check_door, is_loopback, new_token
 from lauepilot.hardware.page.job import Choice, Job, Maker, Predicted
 from lauepilot.hardware.page.session import Session

@@ -10,10 +10,10 @@ import numpy as np
 from bluesky import RunEngine
 
 from lauepilot.agents.rules import RULES
-from lauepilot.cli.epics import loopback_unless_told
 from lauepilot.hardware.devices.config import load_devices, wait_connected
 from lauepilot.hardware.devices.fourcircle import connect_four_circle
 from lauepilot.hardware.devices.twin import connect
+from lauepilot.hardware.epics.environment import loopback_unless_told
 from lauepilot.hardware.queue.plans import Workplace, queue_plans
 from lauepilot.hardware.records.local import LocalRecorder
 from lauepilot.simulator.crystal import load_crystal, zoo_names

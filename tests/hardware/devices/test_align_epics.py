@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from lauepilot.bench.hardware.epics import SPEED, overhead_s, play_inside, play_outside, same_decisions
-from lauepilot.cli.epics import loopback_unless_told, run_align_epics
+from lauepilot.cli.epics import run_align_epics
 from lauepilot.cli.output import Exit, UserError
+from lauepilot.hardware.epics.environment import loopback_unless_told
 
 pytest.importorskip("caproto", reason="needs caproto: pip install lauepilot[epics]")
 
