@@ -6,8 +6,10 @@ Streams: ``bins`` (all that was counted), ``frames`` (an area detector's), ``fin
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import math
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -20,6 +22,7 @@ from ophyd import Component, Device, Kind
 from lauepilot.hardware.devices.fourcircle import Diffractometer, SweepDetector
 from lauepilot.hardware.devices.parts import Value
 from lauepilot.hardware.errors import HardwareError
+from lauepilot.hardware.interlock import Collisions, Interlock, checked_move
 from lauepilot.hardware.metadata import merged, plain, versions
 from lauepilot.hardware.plans.settle import settle
 from lauepilot.perception.reflections.drive import ready
@@ -119,6 +122,7 @@ def build_ub(
     *,
     reflections: int = 12,
     max_clock_s: float = 14_400.0,
+    obstacles: Sequence[Collisions] = (),
     md: Mapping[str, Any] | None = None,
 ) -> Plan:
     """From an unknown orientation to UB; a Bluesky plan.
@@ -133,6 +137,9 @@ def build_ub(
         How many to centre for the last refinement.
     max_clock_s
         Seconds on the instrument's clock after which it gives up.
+    obstacles
+        What is in the way of the axes (`Forbidden` regions, bodies): asked before each move and each path that
+        is counted on.
     md
         More for the start document.
 
@@ -144,6 +151,8 @@ def build_ub(
     ------
     MotionError
         If an axis did not arrive.
+    InterlockError
+        If a move or a path leads through an obstacle, or out of the limits; nothing of it is done.
     HardwareError
         If a device failed.
     """
@@ -156,7 +165,8 @@ def build_ub(
     if not max_clock_s > 0.0:
         raise ValueError(f"max_clock_s must be positive; {max_clock_s} s came.")
     search = UbSearch(known, diffractometer.four_circle, detector.sees, reflections=reflections)
-    loop = _Loop(diffractometer, detector, search, max_clock_s)
+    interlock = Interlock(diffractometer.chain, math.inf, tuple(obstacles))
+    loop = _Loop(diffractometer, detector, search, max_clock_s, interlock)
     metadata = merged(_metadata(known, diffractometer, detector, reflections), md)
 
     def at_rest() -> Plan:
@@ -177,8 +187,14 @@ class _Loop:
     """Carries out what the search wishes, and writes down what it finds."""
 
     def __init__(
-        self, diffractometer: Diffractometer, detector: SweepDetector, search: UbSearch, max_clock_s: float
+        self,
+        diffractometer: Diffractometer,
+        detector: SweepDetector,
+        search: UbSearch,
+        max_clock_s: float,
+        interlock: Interlock,
     ) -> None:
+        self.interlock = interlock
         self.diffractometer, self.detector, self.search = diffractometer, detector, search
         self.max_clock_s = max_clock_s
         self.frames = FrameLog(name="frame")
@@ -218,8 +234,11 @@ class _Loop:
         """Go to a path's beginning, from below on every axis: play is then always on one side. Count along it."""
         yield from bps.checkpoint()
         for goal in ready(self.diffractometer.four_circle, self.diffractometer.position, path):
-            yield from bps.mv(self.diffractometer, goal)
+            yield from checked_move(self.diffractometer, goal, self.interlock)
             self.diffractometer.check_readback(goal)
+        if self.interlock.obstacles:
+            for start, end in pairwise(map(as_positions, path.points_deg)):
+                self.interlock.check_path(start, end)
         yield from bps.prepare(self.detector, path, wait=True)
         yield from bps.kickoff(self.detector, wait=True)
         yield from bps.complete(self.detector, wait=True)

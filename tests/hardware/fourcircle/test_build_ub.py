@@ -14,7 +14,7 @@ from lauepilot.cli.build_ub import run_build_ub
 from lauepilot.cli.output import UserError
 from lauepilot.hardware.devices.fourcircle import SweepDetector, connect_four_circle
 from lauepilot.hardware.engine import run_engine
-from lauepilot.hardware.errors import HardwareError, MotionError, StoppedError
+from lauepilot.hardware.errors import HardwareError, InterlockError, MotionError, StoppedError
 from lauepilot.hardware.plans.build_ub import build_ub
 from lauepilot.hardware.records.documents import find_run, read_record
 from lauepilot.perception.reflections.drive import drive, worst_miss_deg
@@ -246,3 +246,23 @@ def test_play_does_not_matter_since_every_axis_comes_from_below():
     # Coming from below the load lags by half of the play (0.075 deg) everywhere: it becomes a zero.
     assert answer.ub.zeros.omega_deg == pytest.approx(-0.075, abs=0.02)
     assert worst_miss_deg(answer.ub, twin, np.random.default_rng(3)) < 0.05
+
+
+def test_what_is_in_the_way_is_asked_before_moves_and_paths(engine, documents):
+    """A cable on chi: the search wants to go there, is refused, and nothing has moved beyond."""
+    twin = twin_of("ca2ruo4")
+    axes, counter = connect_four_circle(twin, detector="point")
+    seen = []
+
+    class Cable:
+        def problem(self, start, end):
+            seen.append((start, end))
+            low, high = sorted((start["chi"], end["chi"]))
+            return "a cable hangs between chi 20 and 25" if low < 25.0 and high > 20.0 else ""
+
+    with pytest.raises(InterlockError, match="a cable hangs"):
+        engine(build_ub(axes, counter, obstacles=[Cable()]))
+    assert twin.positions["chi"] <= 20.0
+    assert len(seen) > 1
+    assert documents[-1][0] == "stop"
+    assert documents[-1][1]["exit_status"] == "fail"
