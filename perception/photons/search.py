@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from lauepilot.perception.indexing.refine import GeometryPrior, predict_pixels
 from lauepilot.perception.photons.blocks import (
@@ -21,6 +20,7 @@ from lauepilot.perception.photons.climb import climb
 from lauepilot.perception.photons.film import PAD, Film, listed, lone_pixels, track_pixels
 from lauepilot.perception.photons.kernels import best_share
 from lauepilot.perception.photons.modes import STEPS, Mode, Prior, gauss, polish, weigh
+from lauepilot.perception.photons.rest import rest_llr
 from lauepilot.perception.photons.result import PhotonMode, PhotonResult
 from lauepilot.perception.photons.scene import (
     CELL,
@@ -69,12 +69,6 @@ NATS, LEAST = 14.0, 1e-3
 #: A lone bright pixel is taken for a hot one or a cosmic ray: up to so many photons, if spots so much sharper than believed
 #: would not make it. Of a faint spot chance hides the width, which leaves more room.
 LONE = ((30.0, 0.75), (np.inf, 0.5))
-
-#: Edge of the place that one spot, or something else that shines, may fill.
-CLUMP_PX = 17
-
-#: Shares of signal that are tried without that place, over the one with it.
-_SHARES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0])
 
 #: Standard deviation of a spot in pixels that the coarse search takes.
 USUAL_SPOT_PX = 2.2
@@ -340,41 +334,13 @@ class FrameSearch:
         at = photons.row.astype(int), photons.col.astype(int)
         taken[at] = photons.amount * f * ratio / (1.0 - f + f * ratio)
         worth[at] = photons.amount * np.log(1.0 - f + f * ratio)
-        rest = self._rest(mode, view, f, ratio, worth)
+        detector = self.film.detector.moved(*map(float, mode.x[3:8]))
+        rest = rest_llr(mode.u, view, f, ratio, worth, self.own.table, detector)
         new = self.film.fit(np.maximum(self.cells - self.film.cell_sums(taken), 0.0), shares)
         left = block_sums(self.col, self.row, self.count - taken[self.row, self.col], self.shape)
         base = self.film.base(new, *block_middles(self.shape)).reshape(left.shape)
         dark = float(left.sum()) * base * live_pixels_of_blocks(self.film.live)
         return new, unexplained(left, dark), min(rest, mode.llr)
-
-    def _rest(self, mode: Mode, view: View, share: float, ratio: FloatArray, worth: FloatArray) -> float:
-        """Log-likelihood ratio without the two places where the frame's ``worth`` (rows, cols) is greatest.
-
-        Through two points some orientation can always be laid. Their rays go too, and the ``share`` of signal is fitted
-        anew. ``ratio`` is that of spots to background at the photons.
-        """
-        detector = self.film.detector.moved(*map(float, mode.x[3:8]))
-        table, half = self.own.table, 0.5 * CLUMP_PX
-        pixels = predict_pixels(mode.u, table.direction[view.rays], detector)
-        node = np.rint((-table.direction[view.rays] @ mode.u[2] - table.sin_theta_min) / table.sin_theta_step)
-        rate = table.rate[view.rays, np.clip(node.astype(int), 0, table.rate.shape[1] - 1)]
-        photons = view.photons
-        here, out = np.zeros(len(pixels), dtype=bool), np.ones(len(photons.col), dtype=bool)
-        sums = uniform_filter(worth, CLUMP_PX, mode="constant")
-        for _ in range(2):
-            row, col = map(int, np.unravel_index(int(np.argmax(sums)), sums.shape))
-            here |= (np.abs(pixels[:, 0] - col) <= half) & (np.abs(pixels[:, 1] - row) <= half)
-            out &= (np.abs(photons.col - col) > half) | (np.abs(photons.row - row) > half)
-            sums[max(row - CLUMP_PX, 0) : row + CLUMP_PX + 1, max(col - CLUMP_PX, 0) : col + CLUMP_PX + 1] = (
-                0.0
-            )
-        left = 1.0 - float(rate[here].sum() / max(rate.sum(), 1e-300))
-        amount, ratio = photons.amount[out], ratio[out] / max(left, 1e-3)
-        others = photons.total - photons.amount.sum()
-        shares = share * left * _SHARES
-        return float(
-            max((amount * np.log(1.0 - s + s * ratio)).sum() + others * np.log(1.0 - s) for s in shares)
-        )
 
     def _conclude(self, modes: list[Mode], unexplained: float, rest: float) -> PhotonResult:
         evidence = np.array([m.log_evidence for m in modes])
