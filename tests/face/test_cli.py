@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import lauepilot as package
+from lauepilot.cli.options import with_value
 from lauepilot.simulator.crystal import zoo_names
 from lauepilot.simulator.instrument import instrument_names
 from lauepilot.simulator.target_text import parse_target
@@ -58,6 +59,19 @@ def test_no_command_loads_torch(command, tmp_path):
     if command == "align":  # in a process of its own
         assert (done.returncode, done.stderr) == (0, "")
         assert (tmp_path / "run" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([], []),
+        (["--tiled"], ["--tiled", "there"]),
+        (["--tiled", "--json"], ["--tiled", "there", "--json"]),
+        (["--tiled", "here"], ["--tiled", "here"]),
+    ],
+)
+def test_an_option_may_stand_without_its_value_and_a_command_without_any(given, wanted):
+    assert with_value(given, "--tiled", "there") == wanted
 
 
 def test_lists(lauepilot_json, lauepilot):

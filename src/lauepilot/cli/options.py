@@ -69,9 +69,11 @@ def with_value(arguments: Sequence[str], option: str, usual: str) -> list[str]:
     ['--tiled', 'there', '--seed', '1']
     >>> with_value(["--tiled", "here"], "--tiled", "there")
     ['--tiled', 'here']
+    >>> with_value([], "--tiled", "there")
+    []
     """
     found: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for argument, following in zip(arguments, [*arguments, "-"][1:], strict=True):
         found.append(argument)
         if argument == option and following.startswith("-"):
             found.append(usual)
