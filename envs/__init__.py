@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import gymnasium
 
+#: Modules and classes by id: one game, and many at once.
+_GAMES = {
+    "lauepilot/LaueAlign-v0": ("align.env:LaueAlignEnv", "align.vector:LaueAlignVectorEnv"),
+    "lauepilot/LaueGame-v0": ("game.env:LaueGameEnv", "game.vector:LaueGameVectorEnv"),
+    "lauepilot/MonoAlign-v0": ("mono.env:MonoAlignEnv", "mono.env:MonoAlignVectorEnv"),
+}
+
 #: Ids that `register` registers.
-IDS = ("lauepilot/LaueAlign-v0", "lauepilot/LaueGame-v0", "lauepilot/MonoAlign-v0")
+IDS = tuple(_GAMES)
 
 
 def register() -> None:
     """Register all environments with Gymnasium; again is no harm."""
-    if "lauepilot/LaueAlign-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="lauepilot/LaueAlign-v0",
-            entry_point="lauepilot.envs.align.env:LaueAlignEnv",
-            vector_entry_point="lauepilot.envs.align.vector:LaueAlignVectorEnv",
-            # Its own steps and clock end an episode; the wrapper would not know of the clock.
-            max_episode_steps=None,
-        )
-    if "lauepilot/LaueGame-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="lauepilot/LaueGame-v0",
-            entry_point="lauepilot.envs.game.env:LaueGameEnv",
-            vector_entry_point="lauepilot.envs.game.vector:LaueGameVectorEnv",
-            # The level sets the number of moves.
-            max_episode_steps=None,
-        )
-    if "lauepilot/MonoAlign-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="lauepilot/MonoAlign-v0",
-            entry_point="lauepilot.envs.mono.env:MonoAlignEnv",
-            vector_entry_point="lauepilot.envs.mono.env:MonoAlignVectorEnv",
-            # Its own steps and clock end an episode.
-            max_episode_steps=None,
-        )
+    for name, (one, many) in _GAMES.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(
+                id=name,
+                entry_point=f"lauepilot.envs.{one}",
+                vector_entry_point=f"lauepilot.envs.{many}",
+                # Each game's own steps and clock end an episode; the wrapper would not know of the clock.
+                max_episode_steps=None,
+            )
 
 
 register()

@@ -31,8 +31,30 @@ class GameOverError(RuntimeError):
     """A step before the start or after the end of a game."""
 
 
+class Judged:
+    """What a turn's ``terms`` and ``outcome`` amount to, whatever the game."""
+
+    terms: Mapping[str, float]
+    outcome: str | None
+
+    @property
+    def reward(self) -> float:
+        """Sum of the terms."""
+        return float(sum(self.terms.values()))
+
+    @property
+    def terminated(self) -> bool:
+        """The player ended the game."""
+        return self.outcome is not None and self.outcome != "too_long"
+
+    @property
+    def truncated(self) -> bool:
+        """Time or steps ran out."""
+        return self.outcome == "too_long"
+
+
 @dataclass(frozen=True, eq=False)
-class Turn:
+class Turn(Judged):
     """What came of one decision.
 
     Attributes
@@ -54,21 +76,6 @@ class Turn:
     outcome: Outcome | None
     refused: str
     seconds: float
-
-    @property
-    def reward(self) -> float:
-        """Sum of the terms."""
-        return float(sum(self.terms.values()))
-
-    @property
-    def terminated(self) -> bool:
-        """The player ended the game."""
-        return self.outcome is not None and self.outcome != "too_long"
-
-    @property
-    def truncated(self) -> bool:
-        """Time or steps ran out."""
-        return self.outcome == "too_long"
 
 
 class Loop:

@@ -40,8 +40,28 @@ class Played(Protocol):
         """Whether the target truly is within reach."""
 
 
+class Worth:
+    """What a step is worth, by numbers that each game sets."""
+
+    time_unit_s: float
+    right: float
+    wrong: float
+    gave_up: float
+    refused: float
+
+    def rewards(self, seconds: float, refused: bool, outcome: str | None) -> dict[str, float]:
+        """Terms of the reward of one step, by name: ``time`` for the ``seconds`` it took, and what happened."""
+        return {
+            "time": -seconds / self.time_unit_s,
+            "refused": self.refused if refused else 0.0,
+            "right": self.right if outcome == "right" else 0.0,
+            "wrong": self.wrong if outcome == "wrong" else 0.0,
+            "gave_up": self.gave_up if outcome in {"gave_up", "too_long"} else 0.0,
+        }
+
+
 @dataclass(frozen=True)
-class Align:
+class Align(Worth):
     """Bring the crystal to the target and say so.
 
     Attributes
@@ -90,13 +110,3 @@ class Align:
         """Whether the crystal stands as declared: an experiment goes on with that orientation, by luck there or not."""
         allowed = max(self.claim_deg, self.claim_sigmas * decision.orientation.sigma_deg)
         return world.misorientation_deg(decision.orientation.u) <= allowed
-
-    def rewards(self, seconds: float, refused: bool, outcome: Outcome | None) -> dict[str, float]:
-        """Terms of the reward of one step, by name: ``time`` for the ``seconds`` it took, and what happened."""
-        return {
-            "time": -seconds / self.time_unit_s,
-            "refused": self.refused if refused else 0.0,
-            "right": self.right if outcome == "right" else 0.0,
-            "wrong": self.wrong if outcome == "wrong" else 0.0,
-            "gave_up": self.gave_up if outcome in {"gave_up", "too_long"} else 0.0,
-        }

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lauepilot.envs.loop import GameOverError
+from lauepilot.envs.loop import GameOverError, Judged
 from lauepilot.envs.mono.task import DeclareUb, MonoDecision, MonoTask, Outcome
 from lauepilot.envs.mono.world import MonoSeen, MonoWorld
 from lauepilot.envs.world import RefusedError
@@ -29,7 +29,7 @@ class MonoAgent(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class MonoTurn:
+class MonoTurn(Judged):
     """What came of one decision.
 
     Attributes
@@ -54,21 +54,6 @@ class MonoTurn:
     refused: str
     miss_deg: float
     crystallite: int
-
-    @property
-    def reward(self) -> float:
-        """Sum of the terms."""
-        return float(sum(self.terms.values()))
-
-    @property
-    def terminated(self) -> bool:
-        """The player ended the game."""
-        return self.outcome is not None and self.outcome != "too_long"
-
-    @property
-    def truncated(self) -> bool:
-        """Time or steps ran out."""
-        return self.outcome == "too_long"
 
 
 class MonoLoop:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from lauepilot.envs.tasks import Worth
 from lauepilot.perception.observation import GiveUp, Move
 from lauepilot.perception.reflections.looking import Path
 from lauepilot.perception.reflections.zeros import RefinedUb
@@ -44,7 +45,7 @@ MonoDecision = Path | Move | Centre | DeclareUb | GiveUp
 
 
 @dataclass(frozen=True, eq=False)
-class MonoTask:
+class MonoTask(Worth):
     """What is played, and what a step is worth.
 
     Attributes
@@ -111,13 +112,3 @@ class MonoTask:
         if isinstance(decision, GiveUp):
             return "gave_up"
         return "too_long" if n_steps >= self.max_steps or clock_s >= self.max_time_s else None
-
-    def rewards(self, seconds: float, refused: bool, outcome: Outcome | None) -> dict[str, float]:
-        """Terms of the reward of one step, by name: ``time`` for the ``seconds`` it took, and what happened."""
-        return {
-            "time": -seconds / self.time_unit_s,
-            "refused": self.refused if refused else 0.0,
-            "right": self.right if outcome == "right" else 0.0,
-            "wrong": self.wrong if outcome == "wrong" else 0.0,
-            "gave_up": self.gave_up if outcome in {"gave_up", "too_long"} else 0.0,
-        }
